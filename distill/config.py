@@ -1,0 +1,450 @@
+"""One YAML file = one run. Parsing, overrides, validation; nothing heavy is imported here.
+
+The file is YAML 1.2 (``no`` is text, ``2e-4`` is a number), without tags, anchors or duplicate keys.
+Overrides (``train.lr=2e-5``) go through the same parser. Every problem is reported at once, each with file,
+dotted path and the nearest known name. Paths in the file are relative to the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
+
+from distill import plugins
+from distill.errors import ConfigError
+from distill.plugins import PluginConfig
+from distill.records import Sampling, canonical_json
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """Base of every part of the configuration: unknown keys are refused, nothing changes after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+def plugin(package: str) -> BeforeValidator:
+    """Validate a mapping with the ``Config`` of the plug-in its ``kind`` names. A bare name means its defaults."""
+
+    def validate(value: Any) -> Any:
+        if isinstance(value, PluginConfig):
+            return value
+        if isinstance(value, str):
+            value = {"kind": value}
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a mapping with a 'kind', got {value!r}")
+        kind = value.get("kind")
+        if not isinstance(kind, str):
+            raise ValueError(f"'kind' is missing; available: {', '.join(plugins.available(package))}")
+        try:
+            module = plugins.load(package, kind)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        try:
+            return module.Config.model_validate(value)
+        except ValidationError as error:
+            raise PluginInvalid(error, module.Config) from None
+
+    return BeforeValidator(validate)
+
+
+class PluginInvalid(ValueError):
+    """Carries a plug-in's own problems, and which settings it has, up to the one report."""
+
+    def __init__(self, error: ValidationError, model: type[BaseModel]):
+        super().__init__("invalid plug-in settings")
+        self.error, self.model = error, model
+
+
+Provider = Annotated[SerializeAsAny[PluginConfig], plugin("distill.providers")]
+Loss = Annotated[SerializeAsAny[PluginConfig], plugin("distill.losses")]
+Filter = Annotated[SerializeAsAny[PluginConfig], plugin("distill.generate.filters")]
+Verifier = Annotated[SerializeAsAny[PluginConfig], plugin("distill.generate.verifiers")]
+Task = Annotated[SerializeAsAny[PluginConfig], plugin("evals.tasks")]
+Target = Annotated[SerializeAsAny[PluginConfig], plugin("distill.release.targets")]
+
+
+class Prompts(Section):
+    """Where the prompts come from."""
+
+    path: str
+    """JSONL, CSV or Parquet file, relative to this configuration file."""
+    system: str = ""
+    """System message, the same for every prompt. Constant text belongs here: engines then reuse its cache."""
+    template: str = "{{ prompt }}"
+    """Jinja template (sandboxed) of the user message; the fields of the row are its variables."""
+    id_field: str = "id"
+    """Field that names the row."""
+    cluster_field: str | None = None
+    """Field whose rows stay together in the train/holdout split. Default: each row is its own cluster."""
+    lang_field: str | None = None
+    """Field that holds the language code."""
+    languages: tuple[str, ...] = ()
+    """Keep only these languages, in equal numbers. Empty = all rows as they come."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Use at most this many prompts: whole clusters are drawn at random with the run's seed."""
+    choices: tuple[str, ...] = ()
+    """The answer must be one of these texts. Engines that can are constrained to them."""
+    on_error: Literal["refuse", "skip"] = "refuse"
+    """A broken row stops the run before any call, or is skipped and counted."""
+
+
+class Generate(Section):
+    """How the teacher is asked."""
+
+    samples: Annotated[int, Field(ge=1, le=64)] = 1
+    """Answers per prompt."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    """Longest answer, in tokens, reasoning included."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """0 = greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling."""
+    max_cost_eur: Annotated[float, Field(ge=0)] = 0.0
+    """Hard cap on what this run may spend on paid teachers, in EUR, kept across restarts."""
+    signals_top_k: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Keep this many teacher log-probabilities per answer token (0 = none). Needed by `offline_topk`."""
+    filters: tuple[Filter, ...] = ()
+    """Answers are kept when every filter keeps them."""
+    verifiers: tuple[Verifier, ...] = ()
+    """Checks of an answer; an answer that fails one is rejected."""
+    holdout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    """Share of the clusters kept out of training, for the held-out loss."""
+    max_reject_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Stop (exit 13) when a larger share of the answers is unusable."""
+
+    def sampling(self, seed: int) -> Sampling:
+        """These settings as part of a request."""
+        return Sampling(self.max_new_tokens, self.temperature, self.top_p, seed)
+
+
+class Adapter(Section):
+    """Low-rank adapter on the student (Hu et al. 2021)."""
+
+    kind: Literal["lora", "dora", "none"] = "lora"
+    """`none` trains all weights."""
+    r: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank."""
+    alpha: Annotated[float, Field(gt=0)] = 32
+    """Scale: the update is multiplied by alpha / r."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the adapter's input."""
+    targets: tuple[str, ...] = ("all-linear",)
+    """Module names, or `all-linear`."""
+
+
+class Student(Section):
+    """The model that will be yours."""
+
+    model: str
+    """Catalogue name, `hub:ID@REVISION`, `path:DIR` or `package:...#sha256=...`."""
+    adapter: Adapter = Field(default_factory=Adapter)
+    """Low-rank adapter, or all weights."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 where the processor multiplies it natively, else float32."""
+    max_length: Annotated[int, Field(ge=8)] = 1024
+    """Longest row in tokens. A longer row is dropped and counted, never cut."""
+
+
+class Train(Section):
+    """How the student learns."""
+
+    method: Literal["sft", "offline_topk", "whitebox"] = "sft"
+    """`sft`: teacher text. `offline_topk`: stored teacher log-probabilities. `whitebox`: live teacher."""
+    loss: Loss = Field(default="forward_kl", validate_default=True)
+    """Divergence between teacher and student. `sft` uses cross entropy on the teacher's text and ignores it."""
+    kd_weight: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Share of the divergence in `kd_weight * T^2 * divergence + (1 - kd_weight) * cross_entropy`."""
+    temperature: Annotated[float, Field(gt=0, le=20)] = 1.0
+    """Softmax temperature of the divergence; the loss is multiplied by its square (Hinton et al. 2015)."""
+    lr: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    """Peak learning rate of AdamW."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """Learning rate after the warm-up."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the steps with a rising learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradient norm is clipped to this."""
+    epochs: Annotated[int, Field(ge=1)] = 2
+    """Passes over the data."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Rows per optimizer step, over all devices."""
+    micro_batch_size: Annotated[int, Field(ge=1)] = 8
+    """Rows per forward pass; the rest of the batch is accumulated."""
+    chunk_tokens: Annotated[int, Field(ge=1)] = 256
+    """Completion positions whose logits exist at the same time."""
+    checkpoint_every_s: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds between checkpoints (0 = after every step)."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """Good checkpoints kept."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads (0 = all cores)."""
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_batch(self) -> Train:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be a multiple of micro_batch_size ({self.micro_batch_size})"
+            )
+        return self
+
+
+class Serving(Section):
+    """What running a model on your own machine costs. Stated by you, printed in the report."""
+
+    eur_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """Price of the machine per hour, in EUR. Unknown stays unknown: no cost is then claimed."""
+    utilisation: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Share of the paid hours in which the machine really answers."""
+    source: str = ""
+    """Where the price comes from, and its date."""
+
+
+class Eval(Section):
+    """How student and teacher are compared."""
+
+    tasks: tuple[Task, ...] = ()
+    """Task files with their settings."""
+    arms: tuple[Literal["teacher", "base", "base_forced", "student", "baseline"], ...] = (
+        "teacher",
+        "base",
+        "base_forced",
+        "student",
+        "baseline",
+    )
+    """Who answers. `base_forced`: the untouched student held to the legal answers. `baseline`: TF-IDF and
+    logistic regression on the same teacher labels."""
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Non-inferiority margin: the student may lose at most this much accuracy against the teacher."""
+    gate: Literal["none", "teacher", "base"] = "none"
+    """`teacher`: exit 20/21 unless the student is non-inferior. `base`: unless it beats the base student."""
+    draws: Annotated[int, Field(ge=1000)] = 10_000
+    """Cluster-bootstrap draws, seeded."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Items answered at once by local models."""
+    serving: Serving = Field(default_factory=Serving)
+    """Cost of the machine the local arms run on."""
+    examples: Annotated[int, Field(ge=0)] = 50
+    """Lost, gained and copied-error items shown in the report, each."""
+
+
+class Release(Section):
+    """What the client receives."""
+
+    version: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$")] = "0.1.0"
+    """Version of the bundle."""
+    targets: tuple[Target, ...] = Field(default=("merged",), validate_default=True)
+    """Exports, each loaded back and checked."""
+    licence: str = "apache-2.0"
+    """Licence of the released weights."""
+    summary: str = ""
+    """One sentence for the model card: what the student is for."""
+    languages: tuple[str, ...] = ()
+    """Languages the student is meant for; default: those of the data."""
+
+
+class RunConfig(Section):
+    """One run, from prompts to client bundle."""
+
+    name: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]*$", max_length=80)]
+    """Name of the run; its folder is `runs/<name>`."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of everything: draws, splits, initialisation, row order, bootstrap."""
+    prompts: Prompts
+    """Where the prompts come from."""
+    teacher: Provider
+    """Who is asked."""
+    generate: Generate = Field(default_factory=Generate)
+    """How the teacher is asked."""
+    student: Student
+    """The model that will be yours."""
+    train: Train = Field(default_factory=Train)
+    """How it learns."""
+    eval: Eval = Field(default_factory=Eval)
+    """How student and teacher are compared."""
+    release: Release = Field(default_factory=Release)
+    """What the client receives."""
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    def resolve(self, path: str) -> Path:
+        """A path of this file as an absolute path (relative paths start at the configuration file)."""
+        return (self._folder / Path(path).expanduser()).resolve()
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting, defaults included, as JSON values."""
+        return self.model_dump(mode="json")
+
+    def settings(self, *sections: str) -> dict[str, Any]:
+        """The named top-level settings as JSON values: what a stage's key is made of."""
+        return {name: value for name, value in self.resolved().items() if name in sections}
+
+    def hash(self) -> str:
+        """SHA-256 of the resolved configuration."""
+        return hashlib.sha256(canonical_json(self.resolved())).hexdigest()
+
+
+def load(path: Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read, override and validate a configuration file. Raises ConfigError listing every problem."""
+    values = read_yaml(path)
+    for override in overrides or []:
+        apply_override(values, override)
+    config = validate(RunConfig, values, str(path))
+    config._folder = path.resolve().parent
+    return config
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML 1.2 mapping as plain values. Raises ConfigError for anything else."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read: {error.strerror}", where=str(path), next="distill init writes a starter file"
+        ) from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"larger than {MAX_BYTES:,} bytes", where=str(path))
+    try:
+        values = parse_yaml(data.decode("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8 text (byte {error.start})", where=str(path)) from None
+    if not isinstance(values, dict):
+        raise ConfigError("expected a mapping of settings", where=str(path), next="distill init writes a starter file")
+    return values
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML 1.2 scalars, sequences and mappings with text keys; no tags, anchors, duplicates, or deep nesting."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.allow_duplicate_keys = False
+    try:
+        depth = 0
+        for event in yaml.parse(io.StringIO(text)):
+            if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
+                raise ConfigError("anchors and aliases are not allowed", where=_mark(where, event.start_mark))
+            if (
+                isinstance(event, ScalarEvent | CollectionStartEvent)
+                and getattr(event, "ctag", None)
+                and str(event.ctag) not in ("None", "")
+            ):
+                raise ConfigError(f"the tag {event.ctag} is not allowed", where=_mark(where, event.start_mark))
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ConfigError(f"nested deeper than {MAX_DEPTH}", where=_mark(where, event.start_mark))
+        return _plain(YAML(typ="safe", pure=True).load(io.StringIO(text)), where)
+    except MarkedYAMLError as error:
+        problem = " ".join(str(error.problem or "not YAML").split()[:20])
+        raise ConfigError(problem, where=_mark(where, error.problem_mark)) from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"not YAML: {str(error)[:200]}", where=where) from None
+
+
+def _mark(where: str, mark: Any) -> str:
+    return f"{where}:{mark.line + 1}:{mark.column + 1}" if mark is not None else where
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ConfigError(f"the key {key!r} is not text", where=where)
+        return {key: _plain(item, where) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, where) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)  # a date stays the text it was written as
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set ``a.b.c=value`` in place; the value is YAML. Raises ConfigError."""
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(
+            f"expected key=value, got {override!r}", where="command line", next="for example: train.lr=2e-5"
+        )
+    target = values
+    for key in keys[:-1]:
+        child = target.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{path}: {key} is not a mapping", where="command line")
+        target = child
+    target[keys[-1]] = parse_yaml(text, f"command line, {path}") if text.strip() else None
+
+
+def validate(model: type[M], values: Any, where: str) -> M:
+    """``model`` from plain values; ConfigError with one line for each problem."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = tuple(f"{where}: {line}" for line in problems(error, model))
+        raise ConfigError(f"{len(lines)} problem(s)", problems=lines) from None
+    except RecursionError:
+        raise ConfigError("nested too deeply", where=where) from None
+
+
+def problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
+    """One readable line for each error, those of nested plug-ins included."""
+    lines: list[str] = []
+    for item in error.errors(include_url=False):
+        path = prefix + ".".join(str(part) for part in item["loc"])
+        inner = item.get("ctx", {}).get("error")
+        if isinstance(inner, PluginInvalid):
+            lines += problems(inner.error, inner.model, path + ".")
+        elif item["type"] == "extra_forbidden":
+            lines.append(_unknown_key(path, item["loc"], model))
+        elif item["type"] == "missing":
+            lines.append(f"{path} is required")
+        else:
+            shown = repr(item["input"])
+            got = "" if item["type"] == "value_error" else f" (got {shown[:80]}{'...' if len(shown) > 80 else ''})"
+            lines.append(f"{path}: {item['msg'].removeprefix('Value error, ')}{got}")
+    return lines
+
+
+def _unknown_key(path: str, loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    fields = _siblings(model, loc[:-1])
+    close = difflib.get_close_matches(str(loc[-1]), fields, n=1, cutoff=0.5)
+    parent = path.rpartition(".")[0]
+    if close:
+        return f"{path} is not a setting; did you mean {parent + '.' if parent else ''}{close[0]}?"
+    return f"{path} is not a setting; allowed here: {', '.join(fields)}" if fields else f"{path} is not a setting"
+
+
+def _siblings(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    current: Any = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        annotation = current.model_fields[part].annotation if part in current.model_fields else None
+        current = next(
+            (t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel)), None
+        )
+        if current is None:
+            return []
+    return list(current.model_fields)

@@ -1,0 +1,21 @@
+"""KL(teacher || student): cover everything the teacher may say (Hinton et al. 2015, arXiv 1503.02531)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distill.losses._base import LossConfig, kl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Config(LossConfig):
+    """No settings."""
+
+    kind: Literal["forward_kl"] = "forward_kl"
+
+
+def divergence(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> Tensor:  # noqa: ARG001
+    """KL(teacher || student) [N]."""
+    return kl(teacher_NV, student_NV)
