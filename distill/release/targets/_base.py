@@ -1,14 +1,58 @@
-"""A target file: ``Config`` and ``export(student: Path, out: Path, config, seed: int) -> dict``.
+"""A target file = one form in which the student leaves the house: ``Config``, ``NEEDS`` and one verb.
 
-``student`` is the run's ``student/`` folder, ``out`` an empty folder to fill. The result holds what was checked
-after loading the export back (largest logit difference, for example); a failed check raises GateFailed.
-Heavy imports go inside ``export``.
+``export(job, config) -> Export`` writes files into ``job.bundle``. An export of weights also says how to load them
+back and how far their logits may be from the student's; the stage does the comparison and fails the release when it
+does not hold. ``NEEDS`` names the targets whose files this one refers to. Heavy imports go inside ``export``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
 from distill.plugins import PluginConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 
 class TargetConfig(PluginConfig):
     """Base of a target's settings."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every target is made from. The paths are of this machine: none of them may enter a file of the bundle."""
+
+    base: Path
+    """Folder of the base model: config.json, safetensors, tokenizer."""
+    student: Path
+    """The run's `student/` folder: the tokenizer, and all weights when there is no adapter."""
+    adapter: Path | None
+    """Its adapter folder in peft's format."""
+    bundle: Path
+    """The folder being built."""
+    name: str
+    """Name and version of the release."""
+    base_name: str
+    """Public name of the base model."""
+
+    @property
+    def weights(self) -> Path:
+        """The folder whose weights the adapter, if any, is added to."""
+        return self.base if self.adapter else self.student
+
+
+@dataclass(frozen=True)
+class Export:
+    """What a target wrote. ``load`` is None where there are no weights to compare."""
+
+    files: tuple[str, ...]
+    """Paths in the bundle."""
+    load: Callable[[], tuple[Any, Any]] | None = None
+    """Loads what a client would load: (model in float32, tokenizer)."""
+    tolerance: float = 0.0
+    """Largest relative distance of the logits from the student's, at the worst position."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the card says about this form: precision, size."""
