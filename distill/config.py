@@ -81,6 +81,15 @@ Task = Annotated[SerializeAsAny[PluginConfig], plugin("evals.tasks")]
 Target = Annotated[SerializeAsAny[PluginConfig], plugin("distill.release.targets")]
 
 
+class Example(Section):
+    """A worked example, shown to the model before the question."""
+
+    user: str
+    """What is asked, as the template would write it."""
+    assistant: str
+    """The answer wanted."""
+
+
 class Prompts(Section):
     """Where the prompts come from."""
 
@@ -88,6 +97,8 @@ class Prompts(Section):
     """JSONL, CSV or Parquet file, relative to this configuration file."""
     system: str = ""
     """System message, the same for every prompt. Constant text belongs here: engines then reuse its cache."""
+    examples: tuple[Example, ...] = ()
+    """Worked examples between the system message and the question. Constant, so engines reuse their cache."""
     template: str = "{{ prompt }}"
     """Jinja template (sandboxed) of the user message; the fields of the row are its variables."""
     id_field: str = "id"
