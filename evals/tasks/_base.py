@@ -1,25 +1,39 @@
-"""A task file: ``Config`` and three verbs.
+"""A task file: ``Config``, ``EXAMPLE`` (one row, for the contract tests) and five verbs.
 
 - ``examples(config, path) -> list[Item]``: the items, in a fixed order; ``path`` is the resolved data file.
 - ``prompt(item, config) -> Request``: what a system is asked.
 - ``score(item, text, config) -> float``: 0..1. Pure; an empty answer scores 0, the gold answer scores 1.
+- ``normal(text, config) -> str``: the form in which two answers are compared; "" when it is no legal answer.
+- ``gold_text(item) -> str``: the gold answer as a system would write it.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from pydantic import Field
 
+from distill.errors import DataError
 from distill.plugins import PluginConfig
+from distill.records import Request, Sampling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from distill.config import Prompts
+
+C = TypeVar("C", bound="TaskConfig")
+EDGES = " \t\r\n\"'`*_.,;:!?()[]{}<>#«»“”„‘’"
 
 
 class TaskConfig(PluginConfig):
     """What every task has."""
 
     path: str
-    """JSONL file of the items, relative to the configuration file."""
+    """JSONL, CSV or Parquet file of the items, relative to the configuration file."""
     name: str = ""
     """Shown in the report; default: the file's name."""
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -32,8 +46,23 @@ class TaskConfig(PluginConfig):
     """Field of what was sampled together (document, package): intervals are computed over clusters."""
     lang_field: str | None = None
     """Field that holds the language code."""
+    gold_field: str = "label"
+    """Field of the right answer."""
+    system: str | None = None
+    """System message; default: that of the run's prompts."""
+    template: str | None = None
+    """Jinja template of the user message; default: that of the run's prompts."""
+    choices: tuple[str, ...] | None = None
+    """The legal answers; default: those of the run's prompts."""
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Longest answer in tokens; default: that of the run's `generate`."""
     licence: str = ""
     """Licence of the items, printed in the report."""
+
+    @property
+    def title(self) -> str:
+        """The name shown."""
+        return self.name or Path(self.path).stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +74,103 @@ class Item:
     lang: str
     gold: Any
     fields: dict[str, Any] = field(default_factory=dict)
+
+
+class TaskModule(Protocol):
+    """What a task file holds."""
+
+    def examples(self, config: Any, path: Path) -> list[Item]:
+        """The items."""
+
+    def prompt(self, item: Item, config: Any) -> Request:
+        """What a system is asked."""
+
+    def score(self, item: Item, text: str, config: Any) -> float:
+        """0..1."""
+
+    def normal(self, text: str, config: Any) -> str:
+        """The form in which two answers are compared."""
+
+    def gold_text(self, item: Item) -> str:
+        """The gold answer as text."""
+
+
+def completed(config: C, prompts: Prompts, max_new_tokens: int) -> C:
+    """The task with everything it leaves open taken from the run: the student is examined on what it was taught."""
+    defaults: dict[str, Any] = {
+        "system": prompts.system,
+        "template": prompts.template,
+        "choices": prompts.choices,
+        "max_new_tokens": max_new_tokens,
+        "cluster_field": prompts.cluster_field,
+        "lang_field": prompts.lang_field,
+    }
+    return config.model_copy(update={name: value for name, value in defaults.items() if getattr(config, name) is None})
+
+
+def read_items(config: TaskConfig, path: Path) -> list[Item]:
+    """Every row as an Item. Raises DataError for an unreadable file, a missing field or an id given twice."""
+    from distill.prompts import load_rows
+
+    items: list[Item] = []
+    seen: dict[str, int] = {}
+    for number, row in enumerate(load_rows(path), start=1):
+        where = f"{path}, row {number}"
+        identity = str(_field(row, config.id_field, where))
+        if identity in seen:
+            raise DataError(f"the id {identity!r} was already used by row {seen[identity]}", where=where)
+        seen[identity] = number
+        cluster = str(_field(row, config.cluster_field, where)) if config.cluster_field else identity
+        lang = str(_field(row, config.lang_field, where)) if config.lang_field else ""
+        items.append(Item(identity, cluster, lang, _field(row, config.gold_field, where), row))
+    if not items:
+        raise DataError("no items", where=str(path))
+    return items
+
+
+def _field(row: dict[str, Any], name: str, where: str) -> Any:
+    value = row.get(name)
+    if value is None or value == "":
+        raise DataError(f"the field {name!r} is missing or empty; the row has: {', '.join(row)}", where=where)
+    return value
+
+
+def select(items: Sequence[Item], config: TaskConfig, seed: int) -> list[Item]:
+    """The items of the task's languages and limit, in file order; whole clusters, drawn with the seed."""
+    import random
+
+    languages = set(config.languages)
+    found = {lang: {i.cluster for i in items if i.lang == lang} for lang in languages}
+    parallel = set.intersection(*found.values()) if found else {i.cluster for i in items}
+    kept = [i for i in items if i.cluster in parallel and (not languages or i.lang in languages)]
+    if not kept:
+        present = ", ".join(sorted({i.lang for i in items}))
+        raise DataError(f"no cluster has all of {', '.join(config.languages)}; languages: {present}", where=config.path)
+    if config.limit is None or len(kept) <= config.limit:
+        return kept
+    sizes: dict[str, int] = {}
+    for item in kept:
+        sizes[item.cluster] = sizes.get(item.cluster, 0) + 1
+    order = sorted(sizes)
+    random.Random(seed).shuffle(order)
+    drawn, room = set(), config.limit
+    for cluster in order:
+        if sizes[cluster] <= room:
+            drawn.add(cluster)
+            room -= sizes[cluster]
+    if not drawn:
+        raise DataError(f"limit {config.limit} is smaller than every cluster", where=config.path)
+    return [item for item in kept if item.cluster in drawn]
+
+
+def chat_request(item: Item, config: TaskConfig, choices: tuple[str, ...] = ()) -> Request:
+    """The greedy request of an item: the run's system message and template over the row."""
+    from distill.prompts import render
+
+    messages = render(item.fields, config.system or "", config.template or "{{ prompt }}")
+    return Request(messages, Sampling(max_new_tokens=config.max_new_tokens or 256), choices)
+
+
+def normalised(text: str) -> str:
+    """Case, Unicode form, surrounding punctuation and runs of blanks do not count."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(EDGES)
