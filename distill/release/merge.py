@@ -75,6 +75,6 @@ class Adapter:
             base += delta
             return base
         total = base + delta
-        norm = torch.linalg.norm(total.T if turn else total, dim=1).to(base.dtype)
+        norm = torch.linalg.norm(total.T if turn else total, dim=1)
         factor = (tensors.load(parts["magnitude_vector"]).float() / norm).view(-1, 1)
         return ((factor.T if turn else factor) * total).to(base.dtype)
