@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from pydantic import Field
 
+from distill.config import Example
 from distill.errors import DataError
 from distill.plugins import PluginConfig
 from distill.records import Request, Sampling
@@ -50,6 +51,8 @@ class TaskConfig(PluginConfig):
     """Field of the right answer."""
     system: str | None = None
     """System message; default: that of the run's prompts."""
+    examples: tuple[Example, ...] | None = None
+    """Worked examples before the question; default: those of the run's prompts."""
     template: str | None = None
     """Jinja template of the user message; default: that of the run's prompts."""
     choices: tuple[str, ...] | None = None
@@ -99,6 +102,7 @@ def completed(config: C, prompts: Prompts, max_new_tokens: int) -> C:
     """The task with everything it leaves open taken from the run: the student is examined on what it was taught."""
     defaults: dict[str, Any] = {
         "system": prompts.system,
+        "examples": prompts.examples,
         "template": prompts.template,
         "choices": prompts.choices,
         "max_new_tokens": max_new_tokens,
@@ -167,7 +171,7 @@ def chat_request(item: Item, config: TaskConfig, choices: tuple[str, ...] = ()) 
     """The greedy request of an item: the run's system message and template over the row."""
     from distill.prompts import render
 
-    messages = render(item.fields, config.system or "", config.template or "{{ prompt }}")
+    messages = render(item.fields, config.system or "", config.template or "{{ prompt }}", config.examples or ())
     return Request(messages, Sampling(max_new_tokens=config.max_new_tokens or 256), choices)
 
 

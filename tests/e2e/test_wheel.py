@@ -81,7 +81,8 @@ def test_a_missing_extra_says_the_exact_command(installed, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"id": "1", "prompt": "x"}\n')
     model = "path:m"
     (tmp_path / "c.yaml").write_text(
-        f"name: x\nprompts: {{path: rows.jsonl}}\nteacher: {{kind: transformers, model: {model!r}}}\nstudent: {{model: {model!r}}}\n"
+        f"name: x\nprompts: {{path: rows.jsonl}}\n"
+        f"teacher: {{kind: transformers, model: {model!r}}}\nstudent: {{model: {model!r}}}\n"
     )
     (tmp_path / "m").mkdir()
     done = run(installed, tmp_path, "generate", "c.yaml")
