@@ -24,6 +24,38 @@ if TYPE_CHECKING:
     from distill.records import Request
 
 
+class NoAnswer(Exception):
+    """One send brought no usable response; whether and when it is repeated is decided above the provider.
+
+    ``billed``: False when the call provably did no work, None when nobody knows. ``throttled``: the server wants
+    fewer calls, ``retry_after_s`` from now. ``permanent``: the same request will never be served.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        billed: bool | None = None,
+        status: int | None = None,
+        throttled: bool = False,
+        permanent: bool = False,
+        retry_after_s: float | None = None,
+        detail: str = "",
+    ):
+        super().__init__(reason)
+        self.reason, self.billed, self.status, self.throttled = reason, billed, status, throttled
+        self.permanent, self.retry_after_s, self.detail = permanent, retry_after_s, detail
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """A server's own limit: calls per window, calls left now, and how fast they come back."""
+
+    limit: int
+    remaining: int
+    per_s: float
+
+
 class ProviderConfig(PluginConfig):
     """What every provider has."""
 
@@ -63,7 +95,7 @@ class Provider(Protocol):
         """What makes an answer this model's: kind, model, revision or weights hash, endpoint, template. No secrets."""
 
     async def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answers in the order of the requests. Raises TeacherUnavailable, TeacherRefused, Uncertain."""
+        """Answers in the order of the requests; one send, no retries. Raises NoAnswer, TeacherRefused, OutOfMemory."""
 
     def parse(self, raw: bytes) -> Completion:
         """Read raw bytes. Never raises on what a server may send: a bad answer has a ``reject`` reason."""

@@ -1,0 +1,1 @@
+"""Asking models: the durable store, the ledger, retries and pressure."""

@@ -1,0 +1,155 @@
+"""One send = one attempt: its life in the tables ``request``, ``attempt`` and ``response``.
+
+::
+
+    reserved --+-- received    the raw bytes and the bill are in the same transaction
+               +-- released    the call did no work
+               `-- uncertain   sent, no answer: stays charged at worst case
+
+Every function works inside the writer's transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distill.query import ledger
+from distill.query.database import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SCHEMA = """
+CREATE TABLE request (
+  id INTEGER PRIMARY KEY,
+  key BLOB NOT NULL UNIQUE CHECK (length(key) = 32),
+  codec INTEGER NOT NULL,
+  canonical BLOB NOT NULL,
+  created REAL NOT NULL
+) STRICT;
+CREATE TABLE attempt (
+  id INTEGER PRIMARY KEY,
+  request_id INTEGER NOT NULL REFERENCES request (id),
+  state TEXT NOT NULL CHECK (state IN ('reserved', 'received', 'released', 'uncertain')),
+  reserved_nano INTEGER CHECK (reserved_nano >= 0),
+  charged_nano INTEGER CHECK (charged_nano >= 0),
+  started REAL NOT NULL,
+  ended REAL,
+  status INTEGER,
+  reason TEXT NOT NULL DEFAULT '',
+  provider_request_id TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX attempt_of_request ON attempt (request_id);
+CREATE INDEX attempt_open ON attempt (id) WHERE state = 'reserved';
+CREATE TABLE response (
+  attempt_id INTEGER PRIMARY KEY REFERENCES attempt (id),
+  codec INTEGER NOT NULL,
+  raw BLOB NOT NULL,
+  sha256 BLOB NOT NULL CHECK (length(sha256) = 32),
+  latency_s REAL,
+  received REAL NOT NULL
+) STRICT;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A send about to happen. ``worst_nano``: the most it can cost; None where no price applies."""
+
+    key: str
+    canonical: bytes
+    worst_nano: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An answer to be committed: the attempt it ends, the bytes, and what it cost."""
+
+    attempt: int
+    raw: bytes
+    status: int = 200
+    latency_s: float | None = None
+    cost_nano: int | None = None
+    request_id: str = ""
+
+
+LAST_ANSWER = """
+SELECT r.codec, r.raw, r.sha256, a.status, r.latency_s, r.received,
+  (SELECT sum(charged_nano) FROM attempt WHERE request_id = q.id AND state = 'received'),
+  (SELECT count(*) FROM attempt WHERE request_id = q.id AND state = 'received')
+FROM request q JOIN attempt a ON a.request_id = q.id JOIN response r ON r.attempt_id = a.id
+WHERE q.key = ? ORDER BY a.id DESC LIMIT 1
+"""
+
+
+def reserve(connection: sqlite3.Connection, groups: Sequence[Sequence[Plan]]) -> list[list[int]]:
+    now = time.time()
+    granted: list[list[int]] = []
+    for group in groups:
+        worst = sum(plan.worst_nano or 0 for plan in group)
+        priced = any(plan.worst_nano is not None for plan in group)
+        if priced and not ledger.fits(connection, worst):
+            break
+        ids = []
+        for plan in group:
+            key = bytes.fromhex(plan.key)
+            connection.execute(
+                "INSERT INTO request (key, codec, canonical, created) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+                (key, *pack(plan.canonical), now),
+            )
+            cursor = connection.execute(
+                "INSERT INTO attempt (request_id, state, reserved_nano, started)"
+                " SELECT id, 'reserved', ?, ? FROM request WHERE key = ?",
+                (plan.worst_nano, now, key),
+            )
+            ids.append(int(cursor.lastrowid or 0))
+        if priced:
+            ledger.write(connection, "reserve", [(i, p.worst_nano or 0) for i, p in zip(ids, group, strict=True)])
+        granted.append(ids)
+    return granted
+
+
+def settle(
+    connection: sqlite3.Connection, answers: Sequence[Received], packed: Sequence[tuple[int, bytes, bytes]]
+) -> None:
+    now = time.time()
+    reserved = spent = 0
+    bill = []
+    for answer, (codec, blob, digest) in zip(answers, packed, strict=True):
+        (held,) = connection.execute(
+            "UPDATE attempt SET state = 'received', ended = ?, status = ?, charged_nano = ?, provider_request_id = ?"
+            " WHERE id = ? AND state = 'reserved' RETURNING reserved_nano",
+            (now, answer.status, answer.cost_nano, answer.request_id, answer.attempt),
+        ).fetchone()
+        connection.execute(
+            "INSERT INTO response (attempt_id, codec, raw, sha256, latency_s, received) VALUES (?, ?, ?, ?, ?, ?)",
+            (answer.attempt, codec, blob, digest, answer.latency_s, now),
+        )
+        if held is not None:
+            reserved += held
+            spent += answer.cost_nano or 0
+            bill.append((answer.attempt, answer.cost_nano or 0))
+    if bill:
+        ledger.move(connection, reserved, spent=spent)
+        ledger.write(connection, "settle", bill)
+
+
+def end(connection: sqlite3.Connection, attempts: Sequence[int], state: str, reason: str, status: int | None) -> None:
+    now = time.time()
+    bill = []
+    for attempt in attempts:
+        row = connection.execute(
+            "UPDATE attempt SET state = ?1, ended = ?2, reason = ?3, status = ?4,"
+            " charged_nano = CASE WHEN ?1 = 'uncertain' THEN reserved_nano END"
+            " WHERE id = ?5 AND state = 'reserved' RETURNING reserved_nano",
+            (state, now, reason[:200], status, attempt),
+        ).fetchone()
+        if row and row[0] is not None:
+            bill.append((attempt, row[0]))
+    if bill:
+        total = sum(amount for _, amount in bill)
+        ledger.move(connection, total, uncertain=total if state == "uncertain" else 0)
+        ledger.write(connection, "uncertain" if state == "uncertain" else "release", bill)

@@ -1,0 +1,136 @@
+"""An SQLite file that keeps its word: opened, checked and locked; its errors as endings a person understands."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import sqlite3
+import zlib
+from typing import TYPE_CHECKING
+
+from distill.artifacts import disk_problem, fsync_dir
+from distill.errors import DataError, DiskProblem, EnvironmentProblem, IntegrityError, RunLocked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+APPLICATION_ID = 0x416C6D62  # "Almb"
+SCHEMA_VERSION = 1
+RAW, ZLIB = 0, 1
+
+
+def take_lock(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(path.with_name(path.name + "-lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise disk_problem(error, path) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise RunLocked(
+            "the store is open in another process", where=str(path), next="wait for it, then run the same command"
+        ) from None
+    return handle
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=64)
+
+
+def open_writer(path: Path, schema: str) -> sqlite3.Connection:
+    fresh = not path.exists()
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise disk_problem(error, path) from error
+    connection = connect(path)
+    (mark,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and mark != APPLICATION_ID:
+        raise DataError("this file is not a store of answers", where=str(path), next="choose another run folder")
+    if version > SCHEMA_VERSION:
+        raise DataError(
+            f"written by a newer version (schema {version}, known: {SCHEMA_VERSION})",
+            where=str(path),
+            next="pip install --upgrade alambic",
+        )
+    # SQLite keeps the old mode in silence when a switch fails, so every answer is compared.
+    _pragma(connection, path, "journal_mode", "WAL", "wal")
+    _pragma(connection, path, "synchronous", "FULL", 2)
+    _pragma(connection, path, "foreign_keys", "ON", 1)
+    _pragma(connection, path, "wal_autocheckpoint", "4000", 4000)
+    if not tables:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {schema} PRAGMA application_id = {APPLICATION_ID};"
+            f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        )
+    if fresh or not tables:
+        fsync_dir(path.parent)
+    return connection
+
+
+def _pragma(connection: sqlite3.Connection, path: Path, name: str, value: str, expected: object) -> None:
+    connection.execute(f"PRAGMA {name} = {value}").fetchone()
+    (answer,) = connection.execute(f"PRAGMA {name}").fetchone()
+    if answer != expected:
+        raise EnvironmentProblem(
+            f"this file system does not allow {name}={value} (got {answer!r})",
+            where=str(path),
+            next="put the run folder on a local disk with --out DIR",
+        )
+
+
+def pack(data: bytes) -> tuple[int, bytes]:
+    if len(data) >= 256 and len(small := zlib.compress(data, 1)) < len(data):
+        return ZLIB, small
+    return RAW, data
+
+
+def unpack(codec: int, blob: bytes) -> bytes:
+    return zlib.decompress(blob) if codec == ZLIB else blob
+
+
+def checked(codec: int, blob: bytes, digest: bytes, where: str) -> bytes:
+    try:
+        raw = unpack(codec, blob)
+    except zlib.error:
+        raw = None
+    if raw is None or hashlib.sha256(raw).digest() != digest:
+        raise IntegrityError("a stored answer is damaged", where=where, next="restore run.db from a copy")
+    return raw
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """SQLite errors inside the block as known endings."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise explain(error, path) from error
+
+
+def explain(error: sqlite3.Error, path: Path) -> Exception:
+    """The known ending behind an SQLite error; an unknown one stays what it is (our bug)."""
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return IntegrityError("the store of answers is damaged", where=str(path), next="restore run.db from a copy")
+    if code & 0xFF in (
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+    ):
+        return DiskProblem(
+            f"cannot write: {error}",
+            where=str(path),
+            safe="every answer committed so far",
+            next="free the disk, then run the same command",
+        )
+    return error
