@@ -141,6 +141,12 @@ class Generate(Section):
     max_reject_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Stop (exit 13) when a larger share of the answers is unusable."""
 
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Generate:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(f"samples: {self.samples} needs a temperature above 0, or all answers are the same")
+        return self
+
     def sampling(self, seed: int) -> Sampling:
         """These settings as part of a request."""
         return Sampling(self.max_new_tokens, self.temperature, self.top_p, seed)
@@ -201,8 +207,14 @@ class Train(Section):
     """Rows per optimizer step, over all devices."""
     micro_batch_size: Annotated[int, Field(ge=1)] = 8
     """Rows per forward pass; the rest of the batch is accumulated."""
-    chunk_tokens: Annotated[int, Field(ge=1)] = 256
-    """Completion positions whose logits exist at the same time."""
+    reasoning: bool = False
+    """Learn the teacher's reasoning before the answer, not the answer alone."""
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Stop after this many optimizer steps, whatever `epochs` says."""
+    chunk_tokens: Annotated[int, Field(ge=0)] = 0
+    """Completion positions whose logits exist at the same time (0 = as many as fill 32 MB)."""
+    share_prefix: bool = True
+    """Compute what the prompts of a micro-batch begin with once for all of its rows. Same result, less work."""
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 60.0
     """Seconds between checkpoints (0 = after every step)."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
@@ -226,6 +238,8 @@ class Serving(Section):
     """Price of the machine per hour, in EUR. Unknown stays unknown: no cost is then claimed."""
     utilisation: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Share of the paid hours in which the machine really answers."""
+    amortise_months: Annotated[int, Field(ge=1, le=120)] = 12
+    """Months over which the one-off bill of the distillation is spread in the break-even."""
     source: str = ""
     """Where the price comes from, and its date."""
 
@@ -254,6 +268,8 @@ class Eval(Section):
     """Items answered at once by local models."""
     serving: Serving = Field(default_factory=Serving)
     """Cost of the machine the local arms run on."""
+    teacher_serving: Serving | None = None
+    """Cost of the machine a self-hosted teacher server runs on. A teacher in this process costs `serving`."""
     examples: Annotated[int, Field(ge=0)] = 50
     """Lost, gained and copied-error items shown in the report, each."""
 

@@ -1,14 +1,38 @@
 """A filter file: ``Config`` and ``keep(rows, config) -> list[str]``.
 
-``rows`` are all candidate rows (dicts with ``id cluster lang messages answer reasoning meta``) in a fixed order;
-the result has one entry for each: "" to keep it, or the reason why not. Filters see every row at once, so that
-duplicates can be found; reasons are counted, and kept + rejected = asked.
+``rows`` are the candidate rows still standing (dicts with ``id cluster lang messages answer reasoning finish meta``)
+in a fixed order; the result has one entry for each: "" to keep it, or the reason why not. Filters see every row at
+once, so that duplicates can be found; reasons are counted, and kept + rejected = asked.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, ClassVar
+
 from distill.plugins import PluginConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Self
 
 
 class FilterConfig(PluginConfig):
     """Base of a filter's settings."""
+
+    PATHS: ClassVar[tuple[str, ...]] = ()
+    """Settings that hold lists of files, relative to the configuration file."""
+
+    def files(self) -> tuple[str, ...]:
+        """The files it reads, as written in the configuration."""
+        return tuple(path for name in self.PATHS for path in getattr(self, name))
+
+    def located(self, resolve: Callable[[str], Path]) -> Self:
+        """A copy whose paths are absolute."""
+        paths = {name: tuple(str(resolve(path)) for path in getattr(self, name)) for name in self.PATHS}
+        return self.model_copy(update=paths)
+
+
+def question(row: dict[str, Any]) -> str:
+    """The text of the row's last user turn."""
+    return str(next((m["content"] for m in reversed(row["messages"]) if m["role"] == "user"), ""))

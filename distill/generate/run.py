@@ -1,0 +1,173 @@
+"""Stage 1: prompts + teacher -> run.db -> data/*.parquet (+ signals/). Kept + each rejection = asked."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from distill import artifacts, costs, plugins, prompts, rows
+from distill.errors import TooManyRejected
+from distill.generate import capture, card, dataset, sieve
+from distill.progress import say
+from distill.providers._base import Context
+from distill.query.ask import ask_all
+from distill.query.store import Store
+from distill.records import Request, Sampling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from distill.artifacts import RunFolder
+    from distill.config import RunConfig
+    from distill.providers._base import Provider
+    from distill.query.ask import Outcome
+    from distill.records import Prompt
+
+VERSION = 1
+SETTINGS = ("seed", "prompts", "teacher", "generate")
+AFTER: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the teacher was asked for which prompt, and what came back."""
+
+    prompt: Prompt
+    request: Request
+    outcome: Outcome
+
+
+def inputs(config: RunConfig) -> list[Path]:
+    """The prompt file, and the files that filters compare with."""
+    paths = [config.prompts.path, *(path for item in config.generate.filters for path in item.files())]  # type: ignore[attr-defined]
+    return [file for path in paths for file in rows.files(config.resolve(path))]
+
+
+def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
+    """Ask, judge, split, write. Raises DataError, TooManyRejected, and what the teacher raises."""
+    built = prompts.scan(config.prompts, config.resolve(config.prompts.path), config.seed)
+    provider = plugins.load("distill.providers", config.teacher.kind).build(
+        config.teacher, Context(folder=config.resolve("."))
+    )
+    try:
+        capture.require(provider, config.generate.signals_top_k)
+        asked, seconds = _ask(provider, config, built.prompts, folder)
+        candidates = [_candidate(item, config) for item in asked]
+        reasons = sieve.sift(candidates, config.generate.filters, config.generate.verifiers, config.resolve)
+        kept = [item for item, reason in zip(asked, reasons, strict=True) if not reason]
+        held = dataset.split((item.prompt.cluster for item in kept), config.generate.holdout, config.seed)
+        written = _write(folder, candidates, reasons, held)
+        _refuse_if_too_many(config, folder, reasons)
+        answers = [(item.outcome.key, item.prompt.messages, item.outcome.completion) for item in kept]
+        written += capture.write(provider, config, folder, answers)
+        outcomes = [item.outcome for item in asked]
+        facts = card.facts(config, provider, built, reasons, outcomes, seconds, folder.data_card)
+        facts["rows"] |= {"train": sum(k.prompt.cluster not in held for k in kept)}
+        facts["rows"] |= {"holdout": len(kept) - facts["rows"]["train"]}
+        artifacts.write_json(folder.data_card, facts)
+        return [*written, folder.data_card]
+    finally:
+        provider.close()
+
+
+# -- asking ------------------------------------------------------------------------------------------------------
+
+
+def requests(
+    config: RunConfig, items: Sequence[Prompt], choices: tuple[str, ...], top_logprobs: int
+) -> list[tuple[Prompt, Request]]:
+    """Each prompt with each of its requests, samples of a prompt side by side."""
+    pairs = []
+    for item in items:
+        for sample in range(config.generate.samples):
+            sampling = config.generate.sampling(sampling_seed(config, sample))
+            pairs.append((item, Request(item.messages, sampling, choices, top_logprobs, sample)))
+    return pairs
+
+
+def sampling_seed(config: RunConfig, sample: int) -> int:
+    """The seed of a prompt's n-th answer, from the run's seed. Greedy answers depend on none: 0.
+
+    Prompts share it: the same text under two ids is one request, paid once, and like requests fit in one batch.
+    """
+    if config.generate.temperature == 0:
+        return Sampling().seed
+    digest = hashlib.sha256(f"{config.seed}/{sample}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _ask(
+    provider: Provider, config: RunConfig, items: Sequence[Prompt], folder: RunFolder
+) -> tuple[list[Asked], float]:
+    """Every prompt's answers, in order, and the seconds it took."""
+    choices = config.prompts.choices
+    if choices and not provider.capabilities.choices:
+        say("generate: this teacher cannot be held to prompts.choices; any other answer is rejected")
+        choices = ()
+    pairs = requests(config, items, choices, capture.top_logprobs(provider, config.generate.signals_top_k))
+    started = time.monotonic()
+    with Store(folder.db) as store:
+        outcomes = ask_all(
+            provider,
+            [request for _, request in pairs],
+            store,
+            title="generate",
+            price=costs.price_of(config.teacher),
+            max_cost_eur=config.generate.max_cost_eur,
+        )
+    seconds = time.monotonic() - started
+    return [Asked(*pair, outcome) for pair, outcome in zip(pairs, outcomes, strict=True)], seconds
+
+
+def _candidate(item: Asked, config: RunConfig) -> dict[str, Any]:
+    """What filters and verifiers see; the data set holds most of it."""
+    completion, choices = item.outcome.completion, config.prompts.choices
+    answer = completion.text.strip() if choices else completion.text
+    return {
+        "id": item.prompt.id,
+        "sample": item.request.sample,
+        "cluster": item.prompt.cluster,
+        "lang": item.prompt.lang,
+        "messages": [{"role": m.role, "content": m.content} for m in item.prompt.messages],
+        "answer": answer,
+        "reasoning": completion.reasoning,
+        "finish": completion.finish,
+        "reject": completion.reject or ("not_a_choice" if choices and answer not in choices else ""),
+        "teacher": completion.model or str(getattr(config.teacher, "model", config.teacher.kind)),
+        "request_key": item.outcome.key,
+        "meta": item.prompt.meta,
+    }
+
+
+# -- writing -----------------------------------------------------------------------------------------------------
+
+
+def _write(folder: RunFolder, candidates: list[dict[str, Any]], reasons: list[str], held: set[str]) -> list[Path]:
+    """train, holdout and rejects: together they are everything that was asked."""
+    ready = [{**row, "meta": dataset.meta_text(row["meta"])} for row in candidates]
+    kept = [row for row, reason in zip(ready, reasons, strict=True) if not reason]
+    rejected = [{**row, "reason": reason} for row, reason in zip(ready, reasons, strict=True) if reason]
+    parts = {
+        folder.train_data: dataset.parquet([row for row in kept if row["cluster"] not in held]),
+        folder.holdout_data: dataset.parquet([row for row in kept if row["cluster"] in held]),
+        folder.rejects: dataset.parquet(rejected, rejected=True),
+    }
+    for path, data in parts.items():
+        artifacts.write_bytes(path, data)
+    return list(parts)
+
+
+def _refuse_if_too_many(config: RunConfig, folder: RunFolder, reasons: list[str]) -> None:
+    counts, asked = sieve.count(reasons), len(reasons)
+    rejected = sum(counts.values())
+    if rejected == asked or rejected / asked > config.generate.max_reject_rate:
+        worst = ", ".join(f"{reason} {number}" for reason, number in list(counts.items())[:3])
+        raise TooManyRejected(
+            f"{rejected} of {asked} answers rejected (max_reject_rate {config.generate.max_reject_rate}): {worst}",
+            where=str(folder.rejects),
+            safe="every answer, in run.db",
+            next="read the rejected answers, change prompts or filters, run the same command",
+        )
