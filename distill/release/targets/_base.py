@@ -50,8 +50,8 @@ class Export:
 
     files: tuple[str, ...]
     """Paths in the bundle."""
-    load: Callable[[], tuple[Any, Any]] | None = None
-    """Loads what a client would load: (model in float32, tokenizer)."""
+    load: Callable[[str], tuple[Any, Any]] | None = None
+    """Loads what a client would load, computing in the named type: (model, tokenizer)."""
     tolerance: float = 0.0
     """Largest relative distance of the logits from the student's, at the worst position."""
     facts: dict[str, Any] = field(default_factory=dict)

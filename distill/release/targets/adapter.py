@@ -36,13 +36,13 @@ def export(job: Job, config: Config) -> Export:  # noqa: ARG001
     files = sorted(f for f in folder.iterdir() if f.is_file())
     return Export(
         tuple(f.relative_to(job.bundle).as_posix() for f in files),
-        load=lambda: _load(job),
+        load=lambda dtype: _load(job, dtype),
         tolerance=0.0,
         facts={"folder": FOLDER, "precision": "as trained", "bytes": sum(f.stat().st_size for f in files)},
     )
 
 
-def _load(job: Job) -> tuple[Any, Any]:
+def _load(job: Job, dtype: str) -> tuple[Any, Any]:
     from distill.models import load_causal_lm
 
-    return load_causal_lm(job.base, dtype="float32", adapter=job.bundle / FOLDER)
+    return load_causal_lm(job.base, dtype=dtype, adapter=job.bundle / FOLDER)

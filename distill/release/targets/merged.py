@@ -49,7 +49,7 @@ def export(job: Job, config: Config) -> Export:
     facts = {"folder": FOLDER, "precision": "+".join(sorted(kinds)), "bytes": sum(f.stat().st_size for f in files)}
     return Export(
         tuple(f.relative_to(job.bundle).as_posix() for f in files),
-        load=lambda: _load(folder),
+        load=lambda dtype: _load(folder, dtype),
         tolerance=max(TOLERANCE.get(kind, 0.0) for kind in kinds),
         facts=facts,
     )
@@ -100,7 +100,7 @@ def copy_json(source: Path, folder: Path, names: tuple[str, ...]) -> None:
         (folder / name).write_bytes(data)
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
+def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
     from distill.models import load_causal_lm
 
-    return load_causal_lm(folder, dtype="float32")
+    return load_causal_lm(folder, dtype=dtype)

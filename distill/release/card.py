@@ -1,0 +1,205 @@
+"""The model card: README.md of the bundle, with the front matter that model hubs read."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from distill.release.record import Record
+
+LANGUAGE = re.compile(r"^[a-z]{2,3}$")
+
+
+def model_card(record: Record, exports: Mapping[str, Mapping[str, Any]], missing: list[str]) -> str:
+    """README.md as text. ``exports``: target -> its facts and how far it is from the student."""
+    parts = [
+        front_matter(metadata(record)),
+        f"# {record.title}\n",
+        record.settings["release"]["summary"] or f"A student of {record.teacher_name}, made from {record.base_name}.",
+        "\n## Is it good enough?\n",
+        record.verdict,
+        "",
+        *_arms(record.report),
+        "The full comparison, with intervals, costs and every lost item: `report.html`.",
+        "\n## How it was made\n",
+        *table(("", ""), _made(record)),
+        "More: `papers/distillation.md` (objective and losses), `papers/data.md` (training data), `config/run.json`.",
+        "\n## How to use it\n",
+        *_use(record, exports),
+        "\n## What is in this bundle\n",
+        "Each form of the weights was loaded back and its logits compared with the student's on held-out prompts.",
+        "",
+        *table(
+            (
+                "form",
+                "folder",
+                "precision",
+                "MB",
+                "largest logit distance",
+                "allowed",
+                "mean KL (nats)",
+                "same top token",
+            ),
+            (_export(kind, facts) for kind, facts in exports.items() if "check" in facts),
+        ),
+        "`python verify.py` checks that every file is the one that was sealed and that no file was added.",
+        "\n## Limits\n",
+        *(f"- {line}" for line in _limits(record, missing)),
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def metadata(record: Record) -> dict[str, Any]:
+    """The card's front matter: keys as model hubs define them, nothing that is not known."""
+    released = record.settings["release"]
+    values: dict[str, Any] = {
+        "base_model": record.base_name,
+        "base_model_relation": "finetune",
+        "license": released["licence"],
+        "language": [code for code in record.languages if LANGUAGE.match(code)],
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["distillation", f"teacher:{record.teacher_name}", "alambic"],
+        "model-index": model_index(record),
+        "co2_eq_emissions": _co2(record),
+    }
+    return {key: value for key, value in values.items() if value}
+
+
+def model_index(record: Record) -> list[dict[str, Any]]:
+    """The student's accuracy on each task, as measured by this run; [] when it was not evaluated."""
+    results = [
+        {
+            "task": {"type": "text-generation"},
+            "dataset": {"name": task, "type": "private"},
+            "metrics": [{"type": "accuracy", "value": value, "verified": False}],
+        }
+        for task, value in accuracies(record.report, "student").items()
+    ]
+    return [{"name": record.title, "results": results}] if results else []
+
+
+def accuracies(report: Mapping[str, Any], arm: str) -> dict[str, float]:
+    """Task -> accuracy of an arm; {} when the report has none."""
+    found: dict[str, float] = {}
+    for task in report.get("tasks", []):
+        value = task.get("arms", {}).get(arm, {}).get("accuracy") if isinstance(task, dict) else None
+        value = value.get("value") if isinstance(value, dict) else value
+        if isinstance(value, int | float):
+            found[str(task.get("name", ""))] = float(value)
+    return found
+
+
+def _co2(record: Record) -> dict[str, Any]:
+    grams = record.student.get("co2_g")
+    if not isinstance(grams, int | float):
+        return {}
+    return {"emissions": grams, "source": "alambic, from measured energy", "training_type": "fine-tuning"}
+
+
+def front_matter(values: dict[str, Any]) -> str:
+    """The YAML block on top of a card."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 10_000
+    buffer = io.StringIO()
+    yaml.dump(values, buffer)
+    return f"---\n{buffer.getvalue()}---\n"
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
+    """Markdown lines of a table, and an empty line after it; [] without rows."""
+    body = [f"| {' | '.join(cell(value) for value in row)} |" for row in rows]
+    if not body:
+        return []
+    return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *body, ""]
+
+
+def cell(value: Any) -> str:
+    """A value inside a Markdown table: on one line, without a bar that would end the cell or a tag."""
+    if value is None or value == "":
+        return "not known"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _arms(report: Mapping[str, Any]) -> list[str]:
+    tasks = [task for task in report.get("tasks", []) if isinstance(task, dict)]
+    names = list(dict.fromkeys(arm for task in tasks for arm in task.get("arms", {})))
+    return table(
+        ("accuracy", *(str(task.get("name", "")) for task in tasks)),
+        (
+            (arm, *(accuracies({"tasks": [task]}, arm).get(str(task.get("name", ""))) for task in tasks))
+            for arm in names
+        ),
+    )
+
+
+def _made(record: Record) -> list[tuple[str, Any]]:
+    adapter, train = record.settings["student"]["adapter"], record.settings["train"]
+    adapted = "all weights" if adapter["kind"] == "none" else f"{adapter['kind']}, rank {adapter['r']}"
+    return [
+        ("base", f"{record.base_name}, weights SHA-256 `{record.base.sha256[:16]}`"),
+        ("teacher", ", ".join(f"{name} ({count} answers)" for name, count in record.teachers.items())),
+        ("training rows", record.rows),
+        ("languages", ", ".join(record.languages)),
+        ("method", f"{train['method']}, {adapted}"),
+        ("steps", record.student.get("steps")),
+        ("training tokens", record.student.get("tokens")),
+        ("training time", f"{s:.0f} s" if isinstance(s := record.student.get("seconds"), int | float) else None),
+        ("licence", record.settings["release"]["licence"]),
+        ("made with", f"alambic {record.versions.get('alambic', '')}, configuration `{record.config_sha256[:16]}`"),
+    ]
+
+
+def _use(record: Record, exports: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    system = record.settings["prompts"]["system"]
+    lines = [
+        "The student was trained on chats of exactly this shape; use the same system message and template.",
+        "",
+        *table(
+            ("", ""), [("system message", system or "none"), ("user message", record.settings["prompts"]["template"])]
+        ),
+    ]
+    if "merged" in exports:
+        turns = ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": "..."}]
+        lines += [
+            "```python",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            'tokenizer = AutoTokenizer.from_pretrained("weights")',
+            'model = AutoModelForCausalLM.from_pretrained("weights")',
+            f"chat = {turns!r}",
+            "text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)",
+            'inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")',
+            "answer = model.generate(**inputs, max_new_tokens=64)[0, inputs['input_ids'].shape[1] :]",
+            "print(tokenizer.decode(answer, skip_special_tokens=True))",
+            "```",
+        ]
+    return lines
+
+
+def _export(kind: str, facts: Mapping[str, Any]) -> tuple[Any, ...]:
+    check = facts["check"]
+    size = f"{facts['bytes'] / 1e6:.1f}"
+    figures = (check["worst"], check["tolerance"], check["mean_kl_nats"], f"{check['top1_agreement']:.1%}")
+    return (kind, f"`{facts['folder']}/`", facts["precision"], size, *figures)
+
+
+def _limits(record: Record, missing: list[str]) -> list[str]:
+    lines = [
+        "It knows what its base knew and what the teacher's answers showed; elsewhere it is the base model.",
+        "It copies the teacher's errors; `report.html` lists those found.",
+    ]
+    if record.languages:
+        lines.append(f"Languages other than {', '.join(record.languages)} were not trained.")
+    if not record.report:
+        lines.append("It was not evaluated in this run.")
+    return [*lines, *(f"Missing from this bundle: {item}." for item in missing)]

@@ -1,0 +1,131 @@
+"""Stage 4: student -> release/<name>-<version>/, each form checked against the student, scanned, sealed.
+
+The bundle's bytes depend on the run folder and the configuration only: not on time, place, locale or umask.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from distill import plugins
+from distill.artifacts import new_folder
+from distill.errors import ConfigError, DataError
+from distill.progress import say
+from distill.release import card, check, licence, papers, record, scan, seal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from distill.artifacts import RunFolder
+    from distill.config import RunConfig
+    from distill.models import Resolved
+    from distill.release.record import Record
+    from distill.release.targets._base import Export, Job, TargetConfig
+
+VERSION = 1
+SETTINGS = ("name", "seed", "prompts", "teacher", "generate", "student", "train", "eval", "release")
+AFTER = ("generate", "train", "eval")
+TARGETS = "distill.release.targets"
+
+
+def inputs(config: RunConfig) -> list[Path]:  # noqa: ARG001
+    """Nothing outside the run folder but the base weights, whose hash is compared with the one trained on."""
+    return []
+
+
+def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
+    """Build, check, scan and seal the bundle. Raises GateFailed, Refused, IntegrityError, ConfigError, DataError."""
+    from distill.models import resolve
+
+    refuse_incomplete(config.release.targets)
+    base = resolve(config.student.model, config.resolve("."))
+    licence.refuse_conflict(base.licence, config.release.licence)
+    made = record.read(config, folder, base)
+    final = folder.release / made.title
+    with new_folder(final) as bundle:
+        job = _job(made, base, folder, bundle)
+        exports = {target.kind: _module(target).export(job, target) for target in config.release.targets}
+        checks = _check(job, folder, exports)
+        _write_papers(made, folder, bundle, checks)
+        scan.refuse_leaks(bundle, [folder.path, base.path, config.resolve(".")])
+        seal.seal(bundle)
+    say(f"release: {final}")
+    return [final]
+
+
+def refuse_incomplete(targets: Sequence[TargetConfig]) -> None:
+    """ConfigError when a target is named twice, or needs another that is not named."""
+    kinds = [target.kind for target in targets]
+    for number, target in enumerate(targets):
+        if target.kind in kinds[:number]:
+            raise ConfigError(f"{target.kind!r} is named twice", where="release.targets")
+        if lacking := [kind for kind in _module(target).NEEDS if kind not in kinds[:number]]:
+            raise ConfigError(f"{target.kind!r} needs {lacking[0]!r} before it", where="release.targets")
+
+
+def _module(target: TargetConfig) -> Any:
+    return plugins.load(TARGETS, target.kind)
+
+
+def _job(made: Record, base: Resolved, folder: RunFolder, bundle: Path) -> Job:
+    from distill.release.targets._base import Job
+
+    adapter = folder.student / "adapter"
+    has_adapter = (adapter / "adapter_config.json").is_file()
+    if not has_adapter and not any(folder.student.glob("*.safetensors")):
+        raise DataError("neither adapter nor weights here", where=str(folder.student), next="distill train")
+    return Job(
+        base=base.path,
+        student=folder.student,
+        adapter=adapter if has_adapter else None,
+        bundle=bundle,
+        name=made.title,
+        base_name=made.base_name,
+    )
+
+
+def _check(job: Job, folder: RunFolder, exports: dict[str, Export]) -> dict[str, dict[str, Any]]:
+    """Target -> its facts, with how far its logits are from the student's where it holds weights."""
+    results: dict[str, dict[str, Any]] = {kind: dict(export.facts) for kind, export in exports.items()}
+    if not any(export.load for export in exports.values()):
+        return results
+    reference = check.Reference(job, check.probes(folder))
+    for kind, export in exports.items():
+        if export.load is not None:
+            distance = reference.compare(kind, export)
+            say(f"{kind}: logits at most {distance.worst:.2g} from the student's, {distance.tolerance:g} allowed")
+            results[kind]["check"] = distance.as_json()
+    return results
+
+
+def _write_papers(made: Record, folder: RunFolder, bundle: Path, checks: dict[str, dict[str, Any]]) -> None:
+    missing = licence.write(made, bundle)
+    (bundle / "papers").mkdir()
+    (bundle / "config").mkdir()
+    if folder.report_html.is_file():
+        shutil.copyfile(folder.report_html, bundle / "report.html")
+    files = {
+        "README.md": card.model_card(made, checks, missing),
+        "papers/distillation.md": papers.distillation(made),
+        "papers/data.md": papers.data_card(made),
+        "config/run.json": _json({"config": made.settings, "sha256": made.config_sha256, "versions": made.versions}),
+        "release.json": _json(
+            {
+                "name": made.name,
+                "version": made.version,
+                "base": {"name": made.base_name, "sha256": made.base.sha256, "licence": made.base.licence},
+                "targets": checks,
+                "verdict": made.verdict,
+                "accuracy": card.accuracies(made.report, "student"),
+            }
+        ),
+    }
+    for name, text in files.items():
+        (bundle / name).write_bytes(text.encode("utf-8"))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"

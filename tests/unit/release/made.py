@@ -1,0 +1,117 @@
+"""A finished run folder as the earlier stages leave it, made in a second from the tiny model."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from distill.artifacts import RunFolder, open_run, sha256_file, write_json
+from distill.config import RunConfig
+from tests.tiny import tiny_model
+
+REPORT = {"verdict": {"sentence": "The student loses 2 points against the teacher."}, "tasks": []}
+
+
+def base_folder(path, dtype=torch.float32):
+    """The tiny model, its weights in ``dtype``."""
+    if not path.exists():
+        tiny_model(path, seed=0)
+        if dtype is not torch.float32:
+            from safetensors.torch import load_file, save_file
+
+            weights = {name: tensor.to(dtype) for name, tensor in load_file(path / "model.safetensors").items()}
+            save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+            config = json.loads((path / "config.json").read_text())
+            config["dtype"] = str(dtype).removeprefix("torch.")
+            (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def adapter_folder(base, out, seed=1, **settings):
+    """A LoRA adapter with random weights in both halves, saved by peft."""
+    from peft import LoraConfig, get_peft_model
+
+    from distill.models import load_causal_lm
+
+    model, _ = load_causal_lm(base, dtype="auto")
+    torch.manual_seed(seed)
+    wanted = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **settings}
+    model = get_peft_model(model, LoraConfig(**wanted))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+            if "magnitude" in name:
+                parameter.mul_(1 + 0.1 * torch.rand_like(parameter))
+    model.save_pretrained(out)
+    return out
+
+
+def run_folder(path, base, **release):
+    """(config, run folder) with data, a student, a report: what `distill release` starts from."""
+    config = RunConfig.model_validate(
+        {
+            "name": "sorter",
+            "prompts": {"path": "prompts.jsonl", "system": "Sort the text.", "template": "{{ text }}"},
+            "teacher": {"kind": "fake", "model": "acme/Teacher-9B"},
+            "student": {"model": f"path:{base}"},
+            "release": {"summary": "Sorts texts into sections.", **release},
+        }
+    )
+    config._folder = path.parent
+    with open_run(path) as folder:
+        adapter_folder(base, folder.student / "adapter")
+        write_student(folder, base)
+        write_rows(folder.train_data, 12)
+        write_rows(folder.holdout_data, 5)
+        write_json(folder.data_card, {"rows": {"kept": 12, "holdout": 5}, "source": "prompts.jsonl"})
+        write_json(folder.report_json, REPORT)
+        folder.report_html.write_text("<!doctype html><title>report</title><p>files in /home/anyone are kept</p>")
+        write_json(folder.config, {"config": config.resolved(), "versions": {"python": "3.11.9", "alambic": "0.1.0"}})
+    return config, RunFolder(path)
+
+
+def write_student(folder, base):
+    """student.json and the tokenizer, as training writes them."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (base / name).is_file():
+            (folder.student / name).write_bytes((base / name).read_bytes())
+    write_json(
+        folder.student / "student.json",
+        {
+            "base": f"path:{base}",
+            "base_sha256": sha256_file(base / "model.safetensors"),
+            "adapter": True,
+            "method": "sft",
+            "steps": 40,
+            "tokens": 4096,
+            "seconds": 12.5,
+        },
+    )
+
+
+def write_rows(path, count):
+    """Rows as the generate stage writes them."""
+    rows = [
+        {
+            "id": f"row-{number:03d}",
+            "cluster": f"c{number}",
+            "lang": ("fr", "de", "fr")[number % 3],
+            "messages": [{"role": "user", "content": f"Paquet {number} : un éditeur de texte"}],
+            "answer": ("editors", "games", "science")[number % 3],
+            "teacher": "acme/Teacher-9B",
+            "request_key": f"{number:064x}",
+        }
+        for number in range(count)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def build(config, folder):
+    """Build the bundle and give its path."""
+    from distill.release import run
+
+    with open_run(folder.path) as locked:
+        return run.run(config, locked)[0]
