@@ -19,3 +19,8 @@ class Config(LossConfig):
 def divergence(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> Tensor:  # noqa: ARG001
     """KL(teacher || student) [N]."""
     return kl(teacher_NV, student_NV)
+
+
+def gradient(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+    """Divergence [N] and its slope -p [N, V]."""
+    return divergence(student_NV, teacher_NV, config), teacher_NV.exp().neg_()

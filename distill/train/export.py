@@ -1,0 +1,53 @@
+"""The student on disk: adapter or full weights, tokenizer, and student.json that says what it is."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from typing import TYPE_CHECKING, Any
+
+from distill import artifacts
+from distill.train.student import causal_lm
+
+LOCAL = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from distill.artifacts import RunFolder
+    from distill.train.student import Loaded
+
+
+def write(folder: RunFolder, student: Loaded, base_name: str, facts: dict[str, Any]) -> list[Path]:
+    """Write ``student/`` in one rename and return what the stage wrote. No path of this machine gets into it."""
+    adapter = hasattr(student.model, "get_base_model")
+    with artifacts.new_folder(folder.student) as path:
+        if adapter:
+            for config in student.model.peft_config.values():
+                config.base_model_name_or_path = base_name
+            student.model.save_pretrained(path / "adapter", save_embedding_layers=False)
+            (path / "adapter" / "README.md").unlink(missing_ok=True)  # the card is written by the release stage
+        else:
+            causal_lm(student.model).save_pretrained(path)
+        student.tokenizer.save_pretrained(path)
+        _forget_paths(path)
+        text = json.dumps(facts | {"adapter": adapter, "peak_rss_mb": peak_rss_mb()}, indent=2, sort_keys=True)
+        (path / "student.json").write_text(text + "\n", "utf-8")
+    return [folder.student, folder.metrics]
+
+
+def peak_rss_mb() -> int:
+    """Most memory this process ever held, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))
+
+
+def _forget_paths(path: Path) -> None:
+    """Drop the load path that libraries note in their configuration files."""
+    for file in (path / "config.json", path / "tokenizer_config.json"):
+        if file.is_file():
+            values = json.loads(file.read_text("utf-8"))
+            kept = {k: v for k, v in values.items() if k not in LOCAL}
+            if kept != values:
+                file.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", "utf-8")

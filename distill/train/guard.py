@@ -1,0 +1,31 @@
+"""Stops a diverging run before it spoils the student: the last good checkpoint stays, the rows are named."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from distill.errors import Diverged
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+SHOWN = 4
+
+
+def check_finite(value: Tensor, what: str, ids: Sequence[str], step: int, metrics: Path) -> None:
+    """Raise Diverged when ``value`` (a loss, a gradient norm) is not finite; the ids go to ``diverged.json`` too."""
+    if bool(value.isfinite().all()):
+        return
+    report = metrics.with_name("diverged.json")
+    report.write_text(json.dumps({"step": step + 1, "what": what, "rows": list(ids)}, ensure_ascii=False), "utf-8")
+    shown = ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
+    raise Diverged(
+        f"the {what} became {float(value):g} in step {step + 1}, rows {shown}",
+        where=str(report),
+        safe="the last checkpoint",
+        next="look at these rows, or lower train.lr, then the same command",
+    )

@@ -1,0 +1,227 @@
+"""The one objective: temperature, missing mass, alignment, chunking and reduction live here; a loss is a pure function.
+
+The head is applied to completion positions only, a chunk of them at a time, and the gradient is formed in the
+forward pass: no array of the size of all logits ever exists, for the student or for the teacher. With a frozen
+head only the gradient of the hidden states is formed.
+
+    loss = [kd_weight * T^2 * sum(divergence) + (1 - kd_weight) * sum(cross entropy)] / (valid tokens of the step)
+
+Shapes: N completion positions (n: those of one chunk), V vocabulary, D and E hidden sizes of student and teacher,
+K stored teacher candidates.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+FLOOR = -1e4  # log-probability that stands for a probability of 0: finite, so that losses need no special case
+TAIL_FLOOR = 1e-9  # least mass of the tail bucket
+CHUNK_BYTES = 32 << 20  # one float32 array of a chunk, when the chunk is chosen here
+
+
+@dataclass(frozen=True)
+class Head:
+    """An output layer cut to the vocabulary both models share."""
+
+    weight_VD: Tensor
+    bias_V: Tensor | None = None
+    vocab: int = 0
+    """Columns used; families pad their vocabularies to different sizes and the rest is never a text. 0 = all."""
+
+    @property
+    def size(self) -> int:
+        return self.vocab or self.weight_VD.shape[0]
+
+    def logits(self, hidden_nD: Tensor) -> Tensor:
+        """Float32 logits [n, V]."""
+        bias = None if self.bias_V is None else self.bias_V[: self.size]
+        return torch.nn.functional.linear(hidden_nD, self.weight_VD[: self.size], bias).float()
+
+
+class Teacher(Protocol):
+    """Where a chunk's teacher distribution comes from."""
+
+    def slope(self, logits_nV: Tensor, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
+        """(divergence [n], d divergence / d (logits / T) [n, V]); ``logits_nV`` is student logits / T."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is minimised."""
+
+    loss: ModuleType
+    config: Any
+    kd_weight: float = 0.0
+    temperature: float = 1.0
+    chunk_tokens: int = 0
+    """Positions per chunk; 0 = as many as fill CHUNK_BYTES."""
+
+    def chunk(self, vocab: int) -> int:
+        """Positions per chunk for a vocabulary."""
+        return self.chunk_tokens or max(16, CHUNK_BYTES // (4 * vocab))
+
+    def divergence(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """(divergence [n], slope) of two log-probability tensors: the loss's own gradient, or autograd's."""
+        if hasattr(self.loss, "gradient"):
+            value, slope = self.loss.gradient(student, teacher, self.config)
+            return value, slope
+        with torch.enable_grad():
+            leaf = student.detach().requires_grad_()
+            value = self.loss.divergence(leaf, teacher, self.config)
+            (slope,) = torch.autograd.grad(value.sum(), leaf)
+        return value.detach(), slope
+
+
+@dataclass(frozen=True)
+class LiveTeacher:
+    """Hidden states of a teacher at the same positions; its head is applied chunk by chunk."""
+
+    hidden_NE: Tensor
+    head: Head
+
+    def slope(self, logits_nV: Tensor, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
+        teacher_nV = self.head.logits(self.hidden_NE[rows])[:, : logits_nV.shape[1]].div_(recipe.temperature)
+        teacher_nV = torch.log_softmax(teacher_nV, -1).clamp_(min=FLOOR)
+        student_nV = torch.log_softmax(logits_nV, -1)
+        value_n, slope_nV = recipe.divergence(student_nV, teacher_nV)
+        del teacher_nV
+        total_n1 = slope_nV.sum(-1, keepdim=True)
+        return value_n, slope_nV.addcmul_(student_nV.exp_(), total_n1, value=-1)
+
+
+@dataclass(frozen=True)
+class StoredTeacher:
+    """Top-k (or sampled) teacher log-probabilities at temperature ``temperature``, from disk."""
+
+    ids_NK: Tensor
+    logprobs_NK: Tensor
+    missing: str = "tail"
+    """`tail`: one more bucket holds the mass outside the k. `renormalise`: the k are the whole distribution
+    (also right for sampled targets, whose weights sum to 1)."""
+    temperature: float = 1.0
+
+    def slope(self, logits_nV: Tensor, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
+        ids_nK, stored_nK = self.ids_NK[rows], self.logprobs_NK[rows].float()
+        student_nK = logits_nV.gather(-1, ids_nK) - logits_nV.logsumexp(-1, keepdim=True)
+        q_nV = logits_nV.softmax(-1)
+        if self.missing != "tail" or ids_nK.shape[1] == logits_nV.shape[1]:
+            stored_nK = torch.log_softmax(stored_nK * (self.temperature / recipe.temperature), -1).clamp_(min=FLOOR)
+            value_n, slope_nK = recipe.divergence(student_nK, stored_nK)
+            return value_n, q_nV.mul_(-slope_nK.sum(-1, keepdim=True)).scatter_add_(-1, ids_nK, slope_nK)
+        padding_nK = stored_nK.isneginf()  # an id that stands for nothing: its student mass belongs to the tail
+        student_nK, stored_nK = (t.masked_fill(padding_nK, FLOOR) for t in (student_nK, stored_nK))
+        rest_nV = q_nV.scatter_(-1, ids_nK, q_nV.gather(-1, ids_nK).mul_(padding_nK))
+        student_tail_n1 = rest_nV.sum(-1, keepdim=True).clamp_(min=TAIL_FLOOR)
+        teacher_tail_n1 = (1 - stored_nK.double().exp().sum(-1, keepdim=True)).clamp_(min=TAIL_FLOOR).float()
+        value_n, slope_nB = recipe.divergence(
+            torch.cat([student_nK, student_tail_n1.log()], -1), torch.cat([stored_nK, teacher_tail_n1.log()], -1)
+        )
+        total_n1 = slope_nB.sum(-1, keepdim=True)
+        rest_nV.mul_(slope_nB[:, -1:] / student_tail_n1 - total_n1)
+        kept_nK = slope_nB[:, :-1] - student_nK.exp() * total_n1
+        return value_n, rest_nV.scatter_(-1, ids_nK, torch.where(padding_nK, rest_nV.gather(-1, ids_nK), kept_nK))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Sums over tokens of what is logged; no gradient."""
+
+    ce: Tensor
+    kd: Tensor
+
+
+class _Chunked(torch.autograd.Function):
+    """sum of the loss over all positions; its gradients are formed on the way."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        vocab: int,
+        labels_N: Tensor,
+        teacher: Teacher | None,
+        recipe: Recipe,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        head = Head(weight_VD, bias_V, vocab)
+        need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
+        grad_ND = torch.empty_like(hidden_ND) if need_hidden else None
+        grad_VD = torch.zeros_like(weight_VD) if need_weight else None
+        grad_V = torch.zeros_like(bias_V) if need_bias and bias_V is not None else None
+        sums = torch.zeros(2, dtype=torch.float64, device=hidden_ND.device)
+        step = recipe.chunk(head.size)
+        for start in range(0, hidden_ND.shape[0], step):
+            rows = slice(start, start + step)
+            ce, kd, slope_nV = _terms(head.logits(hidden_ND[rows]), labels_N[rows], teacher, rows, recipe)
+            sums += torch.stack([ce, kd])
+            slope_nV = slope_nV.to(weight_VD.dtype)
+            if grad_ND is not None:
+                torch.mm(slope_nV, weight_VD[: head.size], out=grad_ND[rows])
+            if grad_VD is not None:
+                grad_VD[: head.size].addmm_(slope_nV.T, hidden_ND[rows])
+            if grad_V is not None:
+                grad_V[: head.size] += slope_nV.sum(0)
+            del slope_nV
+        ctx.grads = grad_ND, grad_VD, grad_V
+        weight = recipe.kd_weight if teacher is not None else 0.0
+        loss = (1 - weight) * sums[0] + weight * recipe.temperature**2 * sums[1]
+        ce_sum, kd_sum = sums.unbind()
+        ctx.mark_non_differentiable(ce_sum, kd_sum)
+        return loss.to(torch.float32), ce_sum, kd_sum
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        grads = [None if grad is None else grad.mul_(grad_loss) for grad in ctx.grads]
+        ctx.grads = (None, None, None)
+        return (*grads, None, None, None, None)
+
+
+def _terms(
+    logits_nV: Tensor, labels_n: Tensor, teacher: Teacher | None, rows: slice, recipe: Recipe
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(sum of cross entropy, sum of divergence, d loss / d logits [n, V]) of one chunk; ``logits_nV`` is consumed."""
+    weight = recipe.kd_weight if teacher is not None else 0.0
+    temperature = recipe.temperature
+    kd, slope_nV = logits_nV.new_zeros((), dtype=torch.float64), None
+    if teacher is not None and weight > 0:
+        tempered_nV = logits_nV if temperature == 1 else logits_nV / temperature
+        kd_n, slope_nV = teacher.slope(tempered_nV, rows, recipe)
+        kd = kd_n.double().sum()
+        slope_nV.mul_(weight * temperature)  # T^2 of the loss times 1/T of the chain rule
+        del tempered_nV
+    lse_n1 = logits_nV.logsumexp(-1, keepdim=True)
+    labels_n1 = labels_n[:, None]
+    ce = (lse_n1 - logits_nV.gather(-1, labels_n1)).double().sum()
+    if weight == 1 and slope_nV is not None:
+        return ce, kd, slope_nV
+    probs_nV = logits_nV.sub_(lse_n1).exp_()
+    probs_nV.scatter_add_(-1, labels_n1, torch.full_like(labels_n1, -1, dtype=probs_nV.dtype))
+    if slope_nV is None:
+        return ce, kd, probs_nV.mul_(1 - weight) if weight else probs_nV
+    return ce, kd, slope_nV.add_(probs_nV, alpha=1 - weight)
+
+
+def chunked_loss(
+    hidden_ND: Tensor, head: Head, labels_N: Tensor, teacher: Teacher | None, recipe: Recipe
+) -> tuple[Tensor, Parts]:
+    """(loss summed over positions, its parts). Divide by the valid tokens of the whole step, over all devices."""
+    loss, ce, kd = _Chunked.apply(hidden_ND, head.weight_VD, head.bias_V, head.size, labels_N, teacher, recipe)
+    return loss, Parts(ce, kd)
+
+
+def sample_targets(logprobs_NV: Tensor, draws: int, generator: torch.Generator) -> StoredTeacher:
+    """Unbiased sparse targets: ``draws`` tokens with replacement, weight = count / draws (arXiv 2503.16870).
+
+    The forward-KL gradient against them is, in expectation, the gradient against the full distribution.
+    """
+    ids_NK = torch.multinomial(logprobs_NV.exp(), draws, replacement=True, generator=generator)
+    return StoredTeacher(ids_NK, torch.full(ids_NK.shape, -math.log(draws)), missing="renormalise")

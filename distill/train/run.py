@@ -1,0 +1,160 @@
+"""Stage 2: data -> checkpoints -> student. One loop, read top to bottom.
+
+Everything a step needs is a pure function of (seed, step): which rows, their order, the learning rate, the random
+numbers. So a run killed at any step and started again ends with the same bytes as one that was left alone.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from distill import models, plugins
+from distill.progress import progress, say
+from distill.train import export, preflight, setup
+from distill.train.batches import collate, plan_steps
+from distill.train.checkpoint import State, save_checkpoint
+from distill.train.guard import check_finite
+from distill.train.metrics import MetricsLog
+from distill.train.objective import Recipe
+from distill.train.schedule import Stop, be_deterministic, lr_at, seed_micro, stopping
+from distill.train.student import Objective, load_student, shares_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from distill.artifacts import RunFolder
+    from distill.config import RunConfig
+
+VERSION = 1
+SETTINGS = ("seed", "teacher", "student", "train")
+AFTER = ("generate",)
+
+
+def inputs(config: RunConfig) -> list[Path]:
+    """The student's own files when it is a local folder."""
+    kind, _, name = config.student.model.partition(":")
+    return sorted(config.resolve(name).glob("*.*")) if kind == "path" else []
+
+
+def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
+    """Train the student; return what was written."""
+    with stopping() as stop:
+        return train(config, folder, stop)
+
+
+def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
+    """The whole stage. Raises Diverged, Preempted, Interrupted, ConfigError, DataError, IntegrityError, DiskProblem."""
+    from accelerate import Accelerator
+
+    settings = config.train
+    threads = be_deterministic(settings.threads)
+    accelerator = Accelerator()
+    base = models.resolve(config.student.model, config.resolve("."))
+    student = load_student(base.path, config.student.dtype, config.student.adapter, config.seed)
+    data = setup.read_data(config, folder, student.tokenizer)
+    source, vocab = setup.open_source(config, folder, student)
+    loss = plugins.load("distill.losses", settings.loss.kind)
+    weight = 0.0 if settings.method == "sft" else settings.kd_weight
+    recipe = Recipe(loss, settings.loss, weight, settings.temperature, settings.chunk_tokens)
+    objective = Objective(student.model, recipe, vocab)
+    share = settings.share_prefix and shares_prefix(student.model)
+    preflight.prove(student, data.train.rows, source, vocab, share=share)
+
+    trainable, rows, pad = student.trainable, data.train.rows, student.pad
+    parameters = [parameter for _, parameter in trainable]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    steps = plan_steps(data.train.lengths, settings, config.seed)
+    epoch = -(-len(rows) // settings.batch_size)
+    wanted = setup.identity(config, base, data, threads, accelerator.num_processes)
+    done = setup.resume(folder, wanted, trainable, optimizer.optimizer)
+    log = MetricsLog(folder.metrics, done.metrics_bytes, silent=not accelerator.is_main_process)
+    holdout = setup.Holdout(objective, source, data.holdout, pad, accelerator.device, share)
+    measured: dict[str, Any] = dict(done.facts.get("holdout", {}))
+    tokens, started = done.tokens, time.monotonic()
+
+    def save(step: int) -> None:
+        if accelerator.is_main_process:
+            facts = {"holdout": measured, "complete": step == len(steps)}
+            state = State(step, log.sync(), done.seconds + time.monotonic() - started, tokens, wanted, facts)
+            save_checkpoint(folder.checkpoints, state, trainable, optimizer.optimizer, settings.keep_checkpoints)
+        accelerator.wait_for_everyone()
+
+    def measure(step: int) -> None:
+        if str(step) not in measured and (values := holdout.measure(stop)):
+            measured[str(step)] = values
+            log.write({"step": step, **values})
+
+    saved_at = time.monotonic()
+    wrapped.train()
+    with progress("train", len(steps), "steps") as bar:
+        bar.resume_at(done.step)
+        for step in range(done.step, len(steps)):
+            if step % epoch == 0:
+                measure(step)
+            micros = steps[step]
+            ids = [rows[i].id for micro in micros for i in micro]
+            valid = sum(len(rows[i].completion) for micro in micros for i in micro)
+            parts_sum = torch.zeros(2, dtype=torch.float64)
+            own = setup.share_of(len(micros), accelerator)
+            for number, share_weight in own:
+                if stop:
+                    save(step)
+                    raise stop.error(f"the checkpoint of step {step}")
+                batch = collate([rows[i] for i in micros[number]], pad=pad, share=share).to(accelerator.device)
+                seed_micro(config.seed, step, number)
+                with setup.sync_on_last(accelerator, wrapped, number == own[-1][0]):
+                    total, parts = wrapped(batch, source.teacher(batch))
+                    check_finite(total, "loss", [row.id for row in batch.rows], step, folder.metrics)
+                    # Gradients are averaged over processes; the loss is a mean over the tokens of all of them.
+                    accelerator.backward(total * (share_weight * accelerator.num_processes / valid))
+                parts_sum += share_weight * torch.stack([parts.ce, parts.kd]).cpu()
+            norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
+            check_finite(norm, "gradient", ids, step, folder.metrics)
+            rate = lr_at(step, len(steps), peak=settings.lr, warmup=settings.warmup, schedule=settings.schedule)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            tokens += sum(len(rows[i]) for micro in micros for i in micro)
+            ce, kd = (accelerator.reduce(parts_sum.to(accelerator.device), "sum") / valid).tolist()
+            mean = (1 - weight) * ce + weight * settings.temperature**2 * kd
+            log.write({"step": step + 1, "loss": mean, "ce": ce, "kd": kd, "lr": rate, "grad_norm": float(norm)})
+            speed = (tokens - done.tokens) / (time.monotonic() - started)
+            bar.advance(1, loss=f"{mean:.4g}", tokens=f"{speed:.0f}/s")
+            if time.monotonic() - saved_at >= settings.checkpoint_every_s or step + 1 == len(steps):
+                save(step + 1)
+                saved_at = time.monotonic()
+    measure(len(steps))
+    log.close()
+    seconds = done.seconds + time.monotonic() - started
+    before, after = measured.get("0", {}), measured.get(str(len(steps)), {})
+    if stop:
+        raise stop.error("the trained student's last checkpoint")
+    lost, left = before.get("holdout_loss"), after.get("holdout_loss")
+    say(f"train: {tokens:,} tokens in {seconds:.0f} s; held-out loss {lost} -> {left}")
+    facts = {
+        "base": config.student.model,
+        "base_name": base.name,
+        "base_sha256": base.sha256,
+        "method": settings.method,
+        "loss": "cross_entropy" if settings.method == "sft" else settings.loss.kind,
+        "seed": config.seed,
+        "steps": len(steps),
+        "rows": len(rows),
+        "dropped": data.train.dropped,
+        "trainable": sum(p.numel() for p in parameters),
+        "tokens": tokens,
+        "seconds": round(seconds, 1),
+        "tokens_per_s": round(tokens / seconds, 1),
+        "holdout_before": before,
+        "holdout_after": after,
+        "holdout_loss_before": lost,
+        "holdout_loss_after": left,
+        "versions": wanted["versions"],
+    }
+    return export.write(folder, student, base.name, facts)

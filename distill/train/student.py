@@ -1,0 +1,136 @@
+"""The student: weights, adapter, and its two halves - the body (hidden states) and the head.
+
+Shapes: B rows, P shared prefix tokens, T tokens after it, N completion positions, D hidden size.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.errors import ConfigError, DataError
+from distill.train.objective import Head, Parts, Recipe, Teacher, chunked_loss
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from distill.config import Adapter
+    from distill.train.batches import Batch
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A student ready to train."""
+
+    model: Any
+    tokenizer: Any
+
+    @property
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """(name, parameter) of what is trained, sorted by name: the order of the optimizer and of checkpoints."""
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        return sorted(named, key=lambda pair: pair[0])
+
+    @property
+    def pad(self) -> int:
+        """A token id to fill rows with."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+
+def load_student(path: Path, dtype: str, adapter: Adapter, seed: int) -> Loaded:
+    """The base with a fresh adapter, whose random start depends on ``seed`` alone. Raises ConfigError, DataError."""
+    from distill.models import load_causal_lm
+
+    full = adapter.kind == "none"
+    model, tokenizer = load_causal_lm(path, dtype="float32" if full and dtype == "auto" else dtype)
+    if tokenizer.chat_template is None:
+        raise DataError(
+            "the student has no chat template, so nothing says where an answer starts",
+            where=str(path),
+            next="choose an instruct model, or add chat_template.jinja to the folder",
+        )
+    torch.manual_seed(seed)
+    model = model.requires_grad_(full) if full else attach(model, adapter)
+    model.train()
+    return Loaded(model, tokenizer)
+
+
+def attach(model: Any, adapter: Adapter) -> Any:
+    """The model with a fresh float32 LoRA or DoRA adapter. Raises ConfigError when no module matches."""
+    from peft import LoraConfig, get_peft_model
+
+    targets = adapter.targets[0] if adapter.targets == ("all-linear",) else list(adapter.targets)
+    config = LoraConfig(
+        r=adapter.r,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=targets,
+        use_dora=adapter.kind == "dora",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # between the two libraries, not for the user
+            return get_peft_model(model, config, autocast_adapter_dtype=True)
+    except ValueError as error:
+        names = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
+        raise ConfigError(
+            f"student.adapter.targets {list(adapter.targets)} match no module: {str(error)[:120]}",
+            next=f"all-linear, or some of: {', '.join(names)}",
+        ) from None
+
+
+def causal_lm(model: Any) -> Any:
+    """The causal LM inside an adapter wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def head_of(model: Any, vocab: int = 0) -> Head:
+    """Output layer of a causal LM."""
+    layer = causal_lm(model).get_output_embeddings()
+    return Head(layer.weight, getattr(layer, "bias", None), vocab)
+
+
+def hidden_states(model: Any, batch: Batch) -> Tensor:
+    """Last hidden states [N, D] at the positions that predict the completions.
+
+    Padding is on the right, so a causal model needs no mask for it. Keys and values of the shared prefix are
+    computed once and expanded over the rows; their gradient is the sum over rows, as it would be without sharing.
+    """
+    body = causal_lm(model).base_model
+    cache = None
+    if batch.prefix_P.numel():
+        cache = body(input_ids=batch.prefix_P[None], use_cache=True).past_key_values
+        for layer in cache.layers:
+            layer.keys = layer.keys.expand(batch.ids_BT.shape[0], -1, -1, -1)
+            layer.values = layer.values.expand(batch.ids_BT.shape[0], -1, -1, -1)
+    hidden_BTD = body(input_ids=batch.ids_BT, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+    return hidden_BTD.flatten(0, 1).index_select(0, batch.positions_N)
+
+
+def shares_prefix(model: Any) -> bool:
+    """True when the model's cache is plain keys and values of every token, so that a prefix can be shared."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    body = causal_lm(model).base_model
+    with torch.no_grad():
+        device = next(body.parameters()).device
+        cache = body(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=True).past_key_values
+    return type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+class Objective(nn.Module):
+    """Model and loss in one module, so that distributed wrappers see one forward call."""
+
+    def __init__(self, model: Any, recipe: Recipe, vocab: int = 0):
+        super().__init__()
+        self.model, self.recipe, self.vocab = model, recipe, vocab
+
+    def forward(self, batch: Batch, teacher: Teacher | None) -> tuple[Tensor, Parts]:
+        """(loss summed over the batch's completion positions, its parts)."""
+        hidden_ND = hidden_states(self.model, batch)
+        return chunked_loss(hidden_ND, head_of(self.model, self.vocab), batch.labels_N, teacher, self.recipe)
