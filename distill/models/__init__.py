@@ -1,0 +1,25 @@
+"""Where weights come from, and the one place that loads them.
+
+``resolve`` turns a catalogue name, ``hub:ID@REVISION``, ``path:DIR`` or ``package:...#sha256=...`` into a local
+folder with ``config.json``, safetensors and tokenizer files. ``load_causal_lm`` loads such a folder. No pickle is
+ever opened and no code that comes with a model is ever run.
+"""
+
+from distill.models.chat import encode_answer, encode_chat, end_ids, template_hash, tokenizer_fingerprint
+from distill.models.load import load_causal_lm, load_tokenizer, pick_device, pick_dtype
+from distill.models.source import Resolved, cache_dir, resolve
+
+__all__ = [
+    "Resolved",
+    "cache_dir",
+    "encode_answer",
+    "encode_chat",
+    "end_ids",
+    "load_causal_lm",
+    "load_tokenizer",
+    "pick_device",
+    "pick_dtype",
+    "resolve",
+    "template_hash",
+    "tokenizer_fingerprint",
+]

@@ -1,0 +1,102 @@
+"""A model hub: one snapshot of safetensors, JSON and tokenizer files, its commit recorded."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from typing import TYPE_CHECKING, Any
+
+from distill.artifacts import DISK_ERRORS, disk_problem, new_folder, write_json
+from distill.errors import ConfigError, EnvironmentProblem, MissingDependency
+from distill.models.folder import check_folder, read_json, safe_config
+from distill.progress import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REACH_S = 3.0
+FORM = re.compile(r"hub:(?P<id>[\w.-]+/[\w.-]+)@(?P<revision>[\w.-]+)")
+WANTED = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "chat_template*"]
+WANTED += ["tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "LICENSE*"]
+UNWANTED = ["*.py", "*.bin", "*.pt", "*.pkl", "*/*"]
+
+
+def parse(source: str) -> tuple[str, str]:
+    """(id, revision) of ``hub:ID@REVISION``. Raises ConfigError."""
+    match = FORM.fullmatch(source)
+    if match is None:
+        raise ConfigError(f"cannot read {source!r}", next="hub:OWNER/NAME@REVISION; a commit pins it, `main` does not")
+    return match["id"], match["revision"]
+
+
+def fetch(source: str, entry: Path, licence: str | None) -> None:
+    """Make ``entry`` from the hub. A download that was killed goes on where it stopped.
+
+    Raises EnvironmentProblem when the hub cannot be reached within 3 seconds or does not have the model.
+    """
+    name, revision = parse(source)
+    info = _reach(name, revision)
+    commit = str(info.sha)
+    if revision != commit:
+        say(f"{source} is not pinned: taking commit {commit}")
+    from huggingface_hub import snapshot_download
+
+    work = entry.parent.parent / "work" / f"{entry.name}-{commit[:12]}"
+    try:
+        snapshot_download(name, revision=commit, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_dir=work)
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise disk_problem(error, work) from error
+        raise _unreachable(name, error) from error
+    except Exception as error:
+        raise _unreachable(name, error) from error
+    check_folder(work)
+    stated = getattr(info.card_data, "license", None) if info.card_data else None
+    with new_folder(entry) as folder:
+        for file in work.iterdir():
+            if file.is_file():
+                file.rename(folder / file.name)
+        write_json(folder / "config.json", safe_config(read_json(folder / "config.json")))
+        write_json(folder / "source.json", {"source": source, "revision": commit, "licence": licence or _text(stated)})
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _text(licence: Any) -> str | None:
+    return licence if isinstance(licence, str) and licence else None
+
+
+def _reach(name: str, revision: str) -> Any:
+    """What the hub says about the model, or EnvironmentProblem within REACH_S seconds."""
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise MissingDependency("huggingface_hub", "hub models", "hub") from None
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise EnvironmentProblem("HF_HUB_OFFLINE is set", where=f"hub:{name}", next="unset it, or name a path: model")
+    answer: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answer.append(HfApi().model_info(name, revision=revision, timeout=REACH_S))
+        except Exception as error:
+            answer.append(error)
+
+    # In a thread of its own: looking up a host name has no timeout.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(REACH_S)
+    if not answer:
+        raise _unreachable(name, TimeoutError(f"no answer within {REACH_S:g} s"))
+    if isinstance(answer[0], Exception):
+        raise _unreachable(name, answer[0]) from answer[0]
+    return answer[0]
+
+
+def _unreachable(name: str, error: Exception) -> EnvironmentProblem:
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    return EnvironmentProblem(
+        f"the model hub does not give {name}: {reason}",
+        next="check the network, the name and your access, or use a path: or package: source",
+    )

@@ -1,0 +1,166 @@
+"""The one place where weights are loaded: safetensors only, no code of the model's, offline."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import DataError, DistillError, EnvironmentProblem, MissingDependency, OutOfMemory, Refused
+from distill.models.folder import check_folder, check_header, read_json, safe_config
+
+if TYPE_CHECKING:
+    import torch
+
+NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def load_causal_lm(
+    path: Path, dtype: str = "auto", adapter: Path | None = None, device: str = "auto"
+) -> tuple[Any, Any]:
+    """(model in eval mode, tokenizer) of a folder; the adapter, if any, is attached and not merged.
+
+    Raises DataError, IntegrityError, Refused (pickled weights, or a model that needs its own code), OutOfMemory.
+    """
+    check_folder(path)
+    tokenizer = load_tokenizer(path)
+    place = pick_device(device)
+    import torch
+    import transformers
+
+    quiet = transformers.utils.logging
+    bars = quiet.is_progress_bar_enabled()
+    quiet.disable_progress_bar()
+    try:
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            str(path),
+            config=_config(path),
+            dtype=getattr(torch, pick_dtype(dtype, place)),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+        if adapter is not None:
+            model = _attach(model, adapter)
+        model = model.to(place)
+    except DistillError:
+        raise
+    except Exception as error:
+        raise _readable(error, path) from error
+    finally:
+        if bars:
+            quiet.enable_progress_bar()
+    return model.eval(), tokenizer
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer of a folder. Raises DataError."""
+    try:
+        import transformers
+    except ImportError:
+        raise MissingDependency("transformers", "local models", "train") from None
+    if not path.is_dir():
+        raise DataError("no such folder", where=str(path))
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            str(path), config=_config(path), trust_remote_code=False, local_files_only=True
+        )
+    except DistillError:
+        raise
+    except Exception as error:
+        raise _readable(error, path) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _config(path: Path) -> Any:
+    """The configuration object, made from a cleaned copy of config.json: no library sees the file itself."""
+    from transformers import CONFIG_MAPPING
+
+    values = safe_config(read_json(path / "config.json"))
+    kind = values.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise Refused(
+            f"the architecture {kind!r} is not built into this transformers, and a model's own code is never run",
+            where=str(path / "config.json"),
+            next="pip install -U transformers, or choose another model",
+        )
+    return CONFIG_MAPPING[kind].from_dict(values)
+
+
+def _attach(model: Any, adapter: Path) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise MissingDependency("peft", "adapters", "train") from None
+    weights = adapter / "adapter_model.safetensors"
+    if not weights.is_file():
+        if adapter.is_dir() and any(adapter.glob("adapter_model.*")):
+            raise Refused("only pickled adapter weights here", where=str(adapter), next="save it as safetensors")
+        raise DataError("no adapter_model.safetensors here", where=str(adapter))
+    check_header(weights)
+    kind = read_json(adapter / "adapter_config.json").get("peft_type")
+    if kind != "LORA":
+        raise DataError(f"the adapter is of type {kind!r}; LORA (with DoRA) is read", where=str(adapter))
+    return PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+
+
+def _readable(error: Exception, path: Path) -> DistillError:
+    """The one line for whatever a library raises on a bad folder."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "not enough memory" in text:
+        return OutOfMemory(
+            "the weights do not fit in memory", where=str(path), next="a smaller model, or dtype: bfloat16"
+        )
+    if "trust_remote_code" in text or "remote code" in text:
+        return Refused("the model needs its own code, which is never run", where=str(path), next="choose another model")
+    return DataError(f"cannot be loaded: {text}", where=str(path))
+
+
+def pick_device(device: str = "auto") -> str:
+    """`auto` as `cuda` or `cpu`. Raises EnvironmentProblem when the named device is not here."""
+    try:
+        import torch
+    except ImportError:
+        raise MissingDependency("torch", "local models", "train") from None
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise EnvironmentProblem(f"no device {device!r} here", next="device: auto, or distill doctor")
+    return device
+
+
+def pick_dtype(dtype: str, device: str) -> str:
+    """`auto` as `bfloat16` where the processor multiplies it natively, else `float32` (much faster there)."""
+    if dtype != "auto":
+        return dtype
+    if device.startswith("cuda"):
+        import torch
+
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if cpu_has_bf16() else "float32"
+
+
+@functools.cache
+def cpu_has_bf16() -> bool:
+    """True when every core has a bfloat16 multiply."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return False
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return not NATIVE_BF16.isdisjoint(flags.split())
+
+
+def threads(count: int) -> None:
+    """Use ``count`` CPU threads for tensors (0 = leave the default, all cores)."""
+    if count:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`torch.bfloat16` as `bfloat16`."""
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,330 @@
+"""A local causal model that answers batches: one shared prefix, exact choices, per-token log-probabilities.
+
+The tokens that all prompts of a batch begin with are computed once, kept, and reused by later batches. Rows are
+padded on the left, so the last position is every row's newest token.
+
+Shapes: B rows, T tokens of the padded rows, S keys (shared prefix + T), N tokens of all choices together,
+V vocabulary, K top-k.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from distill.records import Sampling, canonical_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+SHORTEST_PREFIX = 8
+WORTH_EXTENDING = 32
+LOGIT_BYTES = 1 << 29
+"""Logits that may exist at the same time."""
+
+
+class Scored(NamedTuple):
+    """One answer under the model: its token ids [T], the K most likely ids [T, K] and log-probabilities [T, K]."""
+
+    token_ids_T: NDArray[np.int32]
+    top_ids_TK: NDArray[np.int32]
+    top_logprobs_TK: NDArray[np.float32]
+
+
+@dataclass
+class Row:
+    """One prompt to continue, and what has come out so far."""
+
+    ids: list[int]
+    sampling: Sampling = field(default_factory=Sampling)
+    top: int = 0
+    seed: int = 0
+    tokens: list[int] = field(default_factory=list)
+    """Answer tokens, the one that ended the turn included."""
+    logprobs: list[float] = field(default_factory=list)
+    tops: list[list[tuple[int, float]]] = field(default_factory=list)
+    text: str = ""
+    finish: str = ""
+    cached: int = 0
+    random: Any = None
+
+
+def row_seed(sampling_seed: int, sample: int, messages: Sequence[Any]) -> int:
+    """A seed of this request alone, so that a sample does not depend on the batch it was drawn in."""
+    text = canonical_json([sampling_seed, sample, [[m.role, m.content] for m in messages]])
+    return int.from_bytes(hashlib.sha256(text).digest()[:7], "big")
+
+
+def _same(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many leading tokens are equal."""
+    return next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+
+
+class Engine:
+    """A loaded model, its tokenizer, and the prefix it keeps."""
+
+    def __init__(self, model: Any, tokenizer: Any, end_ids: Sequence[int]):
+        from transformers.cache_utils import DynamicCache, DynamicLayer
+
+        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.tokenizer = tokenizer
+        self.end = end_ids[0]
+        stated = self.model.generation_config.eos_token_id
+        self.stop_ids = {*end_ids, *(stated if isinstance(stated, list) else [] if stated is None else [stated])}
+        self.device = next(self.model.parameters()).device
+        text_config = self.model.config.get_text_config()
+        self.vocab = int(text_config.vocab_size)
+        self.longest = int(getattr(text_config, "max_position_embeddings", 0) or 1 << 30)
+        # Only a plain growing cache can be cut, shared and branched; windows and recurrences cannot.
+        layers = DynamicCache(config=self.model.config).layers
+        self.plain = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+        self.cancelled = False
+        self._prefix: list[int] = []
+        self._keys_values: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    # -- the shared prefix ------------------------------------------------------------------------------------
+
+    def share(self, rows: Sequence[Sequence[int]], limit: int) -> int:
+        """How many leading tokens of all ``rows`` (at most ``limit``) are in the kept cache; extends it if worth it."""
+        if not self.plain:
+            return 0
+        first, last = min(map(list, rows)), max(map(list, rows))  # in dictionary order: the two least alike
+        common = first[: min(limit, _same(first, last))]
+        have = _same(self._prefix, common)
+        worth = have < SHORTEST_PREFIX if len(rows) == 1 else len(common) - have >= WORTH_EXTENDING
+        if worth and len(common) >= SHORTEST_PREFIX:
+            self._extend(common, have)
+            have = len(common)
+        return have if have >= SHORTEST_PREFIX else 0
+
+    def _extend(self, prefix: list[int], have: int) -> None:
+        import torch
+
+        cache = self._cache(have, 1)
+        ids = torch.tensor([prefix[have:]], device=self.device)
+        with torch.inference_mode():
+            self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        self._keys_values = [(layer.keys, layer.values) for layer in cache.layers]
+        self._prefix = list(prefix)
+
+    def _cache(self, shared: int, rows: int) -> Any:
+        """A new cache that holds the first ``shared`` tokens for each of ``rows`` rows."""
+        from transformers.cache_utils import DynamicCache
+
+        cache = DynamicCache(config=self.model.config)
+        for number, (keys, values) in enumerate(self._keys_values if shared else []):
+            cache.update(
+                keys[:, :, :shared].expand(rows, -1, -1, -1), values[:, :, :shared].expand(rows, -1, -1, -1), number
+            )
+        return cache
+
+    def _pad(self, rows: Sequence[Sequence[int]], shared: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids [B, T] without the shared prefix, padded on the left, and the mask [B, S] of real tokens."""
+        import torch
+
+        width = max(len(row) for row in rows) - shared
+        ids_BT = torch.full((len(rows), width), self.end)
+        mask_BS = torch.ones((len(rows), shared + width), dtype=torch.long)
+        for number, row in enumerate(rows):
+            own = torch.tensor(row[shared:])
+            ids_BT[number, width - len(own) :] = own
+            mask_BS[number, shared : shared + width - len(own)] = 0
+        return ids_BT.to(self.device), mask_BS.to(self.device)
+
+    # -- free text --------------------------------------------------------------------------------------------
+
+    def generate(self, rows: Sequence[Row]) -> None:
+        """Fill in tokens, text and finish of each row: greedy, or sampled with the row's own seed."""
+        import torch
+
+        shared = self.share([row.ids for row in rows], min(len(row.ids) for row in rows) - 1)
+        ids_BT, mask_BS = self._pad([row.ids for row in rows], shared)
+        cache = self._cache(shared, len(rows))
+        alive = list(rows)
+        for row in rows:
+            row.cached = shared
+        with torch.inference_mode():
+            while alive and not self.cancelled:
+                position_BT = (mask_BS.cumsum(-1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
+                logits_BV = self.model(
+                    input_ids=ids_BT,
+                    attention_mask=mask_BS,
+                    position_ids=position_BT,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                ).logits[:, -1]
+                best_B = logits_BV.argmax(-1).tolist()
+                for number, row in enumerate(alive):
+                    self._take(row, logits_BV[number], best_B[number])
+                going = [number for number, row in enumerate(alive) if not row.finish]
+                ids_BT = torch.tensor([[row.tokens[-1]] for row in alive], device=self.device)
+                mask_BS = torch.cat([mask_BS, mask_BS.new_ones((len(alive), 1))], dim=-1)
+                if len(going) < len(alive):
+                    chosen = torch.tensor(going, device=self.device, dtype=torch.long)
+                    ids_BT, mask_BS, alive = ids_BT[chosen], mask_BS[chosen], [alive[n] for n in going]
+                    if alive:
+                        cache.batch_select_indices(chosen)
+
+    def _take(self, row: Row, logits_V: torch.Tensor, best: int) -> None:
+        """Add one token to ``row`` and see whether that ends it."""
+        token = best if row.sampling.temperature == 0 else self._draw(row, logits_V)
+        row.tokens.append(token)
+        if row.top:
+            logprobs_V = logits_V.float().log_softmax(-1)
+            values_K, ids_K = logprobs_V.topk(min(row.top, logprobs_V.shape[-1]))
+            row.logprobs.append(float(logprobs_V[token]))
+            row.tops.append(list(zip(ids_K.tolist(), values_K.tolist(), strict=True)))
+        if token in self.stop_ids:
+            row.finish = "stop"
+            row.text = self._decode(row.tokens[:-1])
+            return
+        if row.sampling.stop:
+            text = self._decode(row.tokens)
+            places = [place for stop in row.sampling.stop if (place := text.find(stop)) >= 0]
+            if places:
+                row.finish, row.text = "stop", text[: min(places)]
+                return
+        if len(row.tokens) >= min(row.sampling.max_new_tokens, self.longest - len(row.ids)):
+            row.finish, row.text = "length", self._decode(row.tokens)
+
+    def _draw(self, row: Row, logits_V: torch.Tensor) -> int:
+        """One token from the nucleus of the tempered distribution (Holtzman et al. 2020)."""
+        import torch
+
+        if row.random is None:
+            row.random = torch.Generator().manual_seed(row.seed)
+        probs_V, ids_V = (logits_V.float().cpu() / row.sampling.temperature).softmax(-1).sort(descending=True)
+        before_V = probs_V.cumsum(-1) - probs_V
+        probs_V[before_V >= row.sampling.top_p] = 0
+        return int(ids_V[torch.multinomial(probs_V, 1, generator=row.random)])
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    # -- one of several texts ---------------------------------------------------------------------------------
+
+    def choose(self, rows: Sequence[Row], choices: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability of each choice (its tokens, then the end of the turn) after each row: [B][C].
+
+        All choices of a row go through the model together, as branches that do not see each other.
+        """
+        if not self.plain:
+            return self._choose_apart(rows, choices)
+        import torch
+
+        width = sum(map(len, choices))
+        shared = self.share([row.ids for row in rows], min(len(row.ids) for row in rows) - 1)
+        for row in rows:
+            row.cached = shared
+        ids_BT, mask_BS = self._pad([row.ids for row in rows], shared)
+        branch_N = torch.tensor([t for choice in choices for t in choice], device=self.device)
+        step_N = torch.tensor([j for choice in choices for j in range(len(choice))], device=self.device)
+        length_B = mask_BS.sum(-1)
+        position_BT = (mask_BS.cumsum(-1) - 1).clamp(min=0)[:, shared:]
+        with torch.inference_mode():
+            logits_BNV = self.model(
+                input_ids=torch.cat([ids_BT, branch_N.expand(len(rows), -1)], dim=-1),
+                attention_mask=self._branches(mask_BS, shared, [len(choice) for choice in choices]),
+                position_ids=torch.cat([position_BT, length_B[:, None] + step_N], dim=-1),
+                past_key_values=self._cache(shared, len(rows)),
+                use_cache=True,
+                logits_to_keep=width + 1,
+            ).logits
+            return [self._branch_scores(logits_NV, choices) for logits_NV in logits_BNV]
+
+    def _branches(self, mask_BS: torch.Tensor, shared: int, lengths: Sequence[int]) -> torch.Tensor:
+        """Additive attention mask [B, 1, T + N, S + N]: rows see their own past, a branch its row and itself."""
+        import torch
+
+        (rows, keys), width = mask_BS.shape, sum(lengths)
+        queries = keys - shared
+        seen = torch.zeros((rows, queries + width, keys + width), dtype=torch.bool, device=self.device)
+        past = torch.ones((queries, keys), dtype=torch.bool, device=self.device).tril(shared)
+        seen[:, :queries, :keys] = past & mask_BS[:, None].bool()
+        seen[:, queries:, :keys] = mask_BS[:, None].bool()
+        start = 0
+        for length in lengths:
+            block = torch.ones((length, length), dtype=torch.bool, device=self.device).tril()
+            stop = start + length
+            seen[:, queries + start : queries + stop, keys + start : keys + stop] = block
+            start = stop
+        dtype = self.model.dtype
+        return torch.zeros(seen.shape, dtype=dtype, device=self.device).masked_fill(~seen, torch.finfo(dtype).min)[
+            :, None
+        ]
+
+    def _branch_scores(self, logits_NV: torch.Tensor, choices: Sequence[Sequence[int]]) -> list[float]:
+        logprobs_NV = logits_NV.float().log_softmax(-1)
+        scores, start = [], 1
+        for choice in choices:
+            # Position 0 is the row's last token; a branch's own positions follow each other.
+            places = [0, *range(start, start + len(choice))]
+            targets = [*choice, self.end]
+            scores.append(float(logprobs_NV[places, targets].sum()))
+            start += len(choice)
+        return scores
+
+    def _choose_apart(self, rows: Sequence[Row], choices: Sequence[Sequence[int]]) -> list[list[float]]:
+        scores: list[list[float]] = []
+        for row in rows:
+            pairs = [(row.ids, [*choice, self.end]) for choice in choices]
+            scores.append([float(sum(logprobs)) for logprobs, _, _ in self._answers(pairs, 1)])
+        return scores
+
+    # -- given answers ----------------------------------------------------------------------------------------
+
+    def score(self, pairs: Sequence[tuple[list[int], list[int]]], k: int) -> list[Scored]:
+        """The K most likely tokens at every position of each (context, answer) pair's answer."""
+        import numpy as np
+
+        order = sorted(range(len(pairs)), key=lambda n: len(pairs[n][0]) + len(pairs[n][1]))
+        found: dict[int, Scored] = {}
+        start = 0
+        while start < len(order):
+            count = self._fitting([len(pairs[n][1]) for n in order[start:]])
+            batch = order[start : start + count]
+            for n, (_, ids, values) in zip(batch, self._answers([pairs[n] for n in batch], k), strict=True):
+                found[n] = Scored(np.array(pairs[n][1], dtype=np.int32), ids, values)
+            start += count
+        return [found[n] for n in range(len(pairs))]
+
+    def _fitting(self, lengths: Sequence[int], most: int = 16) -> int:
+        """How many of the next answers may share a forward pass without too many logits."""
+        width = 0
+        for count, length in enumerate(lengths[:most], start=1):
+            width = max(width, length)
+            if count > 1 and count * width * self.vocab * 4 > LOGIT_BYTES:
+                return count - 1
+        return min(len(lengths), most)
+
+    def _answers(self, pairs: Sequence[tuple[list[int], list[int]]], k: int) -> list[tuple[list[float], Any, Any]]:
+        """Per pair: log-probability of each answer token, top ids [T, K], top log-probabilities [T, K]."""
+        import torch
+
+        rows = [[*context, *answer[:-1]] for context, answer in pairs]
+        keep = max(len(answer) for _, answer in pairs)
+        shared = self.share(rows, min(len(context) for context, _ in pairs) - 1)
+        ids_BT, mask_BS = self._pad(rows, shared)
+        with torch.inference_mode():
+            logits_BTV = self.model(
+                input_ids=ids_BT,
+                attention_mask=mask_BS,
+                position_ids=(mask_BS.cumsum(-1) - 1).clamp(min=0)[:, shared:],
+                past_key_values=self._cache(shared, len(rows)) if shared else None,
+                use_cache=bool(shared),
+                logits_to_keep=keep,
+            ).logits
+        results = []
+        for (_, answer), logits_TV in zip(pairs, logits_BTV, strict=True):
+            logprobs_TV = logits_TV[-len(answer) :].float().log_softmax(-1)
+            values_TK, top_TK = logprobs_TV.topk(min(k, self.vocab), dim=-1)
+            taken_T = logprobs_TV.gather(-1, torch.tensor(answer, device=self.device)[:, None])[:, 0]
+            results.append((taken_T.tolist(), top_TK.int().cpu().numpy(), values_TK.cpu().numpy()))
+        return results
