@@ -20,7 +20,7 @@ import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from distill import artifacts, signal_codec
 from distill.errors import DataError, IntegrityError
@@ -35,14 +35,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 SHARD_TOKENS = 100_000
 FLUSH_S = 30.0
-
-
-class SignalLike(Protocol):
-    """What a provider's ``score_tokens`` gives for one answer: numpy arrays, best entry first."""
-
-    token_ids_T: Any
-    top_ids_TK: Any
-    top_logprobs_TK: Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,8 +108,8 @@ class SignalWriter:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def add(self, key: str, signal: SignalLike) -> None:
-        """Store an answer's signal (a key that is there already is left alone). Raises DataError on bad numbers."""
+    def add(self, key: str, signal: Any) -> None:
+        """Store what has a :class:`Signal`'s arrays; a key that is there is left alone. DataError on bad numbers."""
         if key in self._keys:
             return
         rows = self._codec.encode(signal.token_ids_T, signal.top_ids_TK, signal.top_logprobs_TK)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from distill.providers._base import Provider
     from distill.records import Completion, Message, TopLogprobs
 
-    Kept = tuple[str, tuple[Message, ...], Completion]
+    Kept = tuple[str, tuple[Message, ...], str, Completion]
 
 
 def require(provider: Provider, k: int) -> None:
@@ -49,7 +49,7 @@ def write(provider: Provider, config: RunConfig, folder: RunFolder, kept: Sequen
     k = config.generate.signals_top_k
     if not k:
         return []
-    unique = list({key: (key, messages, completion) for key, messages, completion in kept}.values())
+    unique = list({item[0]: item for item in kept}.values())
     if hasattr(provider, "score_tokens"):
         _scored(provider, folder.signals, k, unique)
     else:
@@ -66,30 +66,29 @@ def _writer(folder: Path, about: signals.About) -> signals.SignalWriter:
 
 def _scored(provider: Any, folder: Path, k: int, kept: Sequence[Kept]) -> None:
     """Signals of finished answers, scored by the teacher in batches."""
-    about = signals.About(
-        teacher=provider.identity(), tokenizer=provider.tokenizer_fingerprint, vocab=provider.vocab_size, k=k
-    )
+    vocab = provider.vocab
+    about = signals.About(provider.identity(), provider.tokenizer_fingerprint, vocab, min(k, vocab))
     writer = _writer(folder, about)
     missing = [item for item in kept if item[0] not in writer]
     with progress("signals", len(kept), "answers") as bar:
         bar.resume_at(len(kept) - len(missing))
         for start in range(0, len(missing), provider.batch_size):
             batch = missing[start : start + provider.batch_size]
-            found = provider.score_tokens([(messages, completion.text) for _, messages, completion in batch], k)
-            for (key, _, _), signal in zip(batch, found, strict=True):
+            found = provider.score_tokens([(messages, answer) for _, messages, answer, _ in batch], about.k)
+            for (key, *_), signal in zip(batch, found, strict=True):
                 writer.add(key, signal)
             bar.advance(len(batch))
-    writer.finish([key for key, _, _ in kept])
+    writer.finish([key for key, *_ in kept])
 
 
 def _received(provider: Provider, folder: Path, k: int, kept: Sequence[Kept]) -> None:
     """Signals that came with the answers. Raises DataError when an answer has none."""
-    if lacking := [key for key, _, completion in kept if completion.logprobs is None]:
+    if lacking := [key for key, *_, completion in kept if completion.logprobs is None]:
         raise DataError(
             f"{len(lacking)} of {len(kept)} answers came without usable log-probabilities (first: {lacking[0][:12]})",
             next="set generate.signals_top_k: 0",
         )
-    sources = [(key, completion.logprobs) for key, _, completion in kept if completion.logprobs is not None]
+    sources = [(key, completion.logprobs) for key, *_, completion in kept if completion.logprobs is not None]
     words = sorted({word for _, source in sources for word in _words(source)})
     place = {word: number for number, word in enumerate(words)}
     # Unused names fill a vocabulary smaller than k: padding needs ids of its own.

@@ -57,16 +57,16 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         asked, seconds = _ask(provider, config, built.prompts, folder)
         candidates = [_candidate(item, config) for item in asked]
         reasons = sieve.sift(candidates, config.generate.filters, config.generate.verifiers, config.resolve)
-        kept = [item for item, reason in zip(asked, reasons, strict=True) if not reason]
-        held = dataset.split((item.prompt.cluster for item in kept), config.generate.holdout, config.seed)
+        kept = [pair for pair, reason in zip(zip(asked, candidates, strict=True), reasons, strict=True) if not reason]
+        held = dataset.split((row["cluster"] for _, row in kept), config.generate.holdout, config.seed)
         written = _write(folder, candidates, reasons, held)
         _refuse_if_too_many(config, folder, reasons)
-        answers = [(item.outcome.key, item.prompt.messages, item.outcome.completion) for item in kept]
+        answers = [(a.outcome.key, a.prompt.messages, row["answer"], a.outcome.completion) for a, row in kept]
         written += capture.write(provider, config, folder, answers)
         outcomes = [item.outcome for item in asked]
         facts = card.facts(config, provider, built, reasons, outcomes, seconds, folder.data_card)
-        facts["rows"] |= {"train": sum(k.prompt.cluster not in held for k in kept)}
-        facts["rows"] |= {"holdout": len(kept) - facts["rows"]["train"]}
+        holdout = sum(row["cluster"] in held for _, row in kept)
+        facts["rows"] |= {"train": len(kept) - holdout, "holdout": holdout}
         artifacts.write_json(folder.data_card, facts)
         return [*written, folder.data_card]
     finally:

@@ -7,7 +7,7 @@ once, so that duplicates can be found; reasons are counted, and kept + rejected 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from distill.plugins import PluginConfig
 
@@ -31,8 +31,3 @@ class FilterConfig(PluginConfig):
         """A copy whose paths are absolute."""
         paths = {name: tuple(str(resolve(path)) for path in getattr(self, name)) for name in self.PATHS}
         return self.model_copy(update=paths)
-
-
-def question(row: dict[str, Any]) -> str:
-    """The text of the row's last user turn."""
-    return str(next((m["content"] for m in reversed(row["messages"]) if m["role"] == "user"), ""))

@@ -1,6 +1,7 @@
 """A verifier file: ``Config`` and ``check(row, config) -> str``: "" when the answer passes, else the reason.
 
-``row`` is a dict with ``id cluster lang messages answer reasoning meta``; ``meta`` holds the fields of the prompt row.
+``row`` is a dict with ``id cluster lang messages answer reasoning finish meta``; ``meta`` holds the fields of the
+prompt row, so the right answer can stand beside the question.
 """
 
 from __future__ import annotations
