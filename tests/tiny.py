@@ -59,4 +59,5 @@ def tiny_model(path: Path, seed: int = 0, hidden: int = 64, layers: int = 2, pad
     model = LlamaForCausalLM(config).to(torch.float32)
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
+    (path / "README.md").write_text("---\nlicense: apache-2.0\n---\nMade on the spot, for tests.\n", "utf-8")
     return path
