@@ -24,6 +24,7 @@ from distill.errors import (
     ConfigError,
     DistillError,
     OutOfMemory,
+    Refused,
     TeacherRefused,
     TeacherUnavailable,
 )
@@ -245,6 +246,8 @@ class Query:
                 feeder.cancel()
                 await asyncio.gather(feeder, return_exceptions=True)
                 await self._finish()
+                if (aclose := getattr(self.provider, "aclose", None)) is not None:
+                    await aclose()
         if self.ending is not None:
             raise self.ending
 
@@ -353,9 +356,9 @@ class Query:
             await self._no_answer(batch, failure)
         except TimeoutError:
             await self._no_answer(batch, NoAnswer("timeout"))
-        except TeacherRefused as refusal:
+        except (TeacherRefused, Refused) as refusal:
+            self._stop(refusal)  # before the commit: nothing more leaves while it is written
             await self.store.release(batch.attempts, "refused")
-            self._stop(refusal)
         except TeacherUnavailable as error:
             await self._no_answer(batch, NoAnswer("unavailable", detail=str(error)))
         except OutOfMemory as error:
@@ -431,34 +434,40 @@ class Query:
     async def _no_answer(self, batch: Batch, failure: NoAnswer) -> None:
         """Account for a send without an answer, and repeat it where that is allowed."""
         now = time.monotonic()
+        self.reasons[failure.reason] += len(batch.items)
+        self.lane.told(getattr(self.provider, "pace", None), now)
+        # First the lane, then the commit: nothing more leaves to a teacher that said stop while it is written.
+        outage = self._throttled(failure, now) if failure.throttled else self._failed(batch, failure, now)
         if failure.billed is False:
             await self.store.release(batch.attempts, failure.reason, failure.status)
         else:
             await self.store.uncertain(batch.attempts, failure.reason, failure.status)
-        self.reasons[failure.reason] += len(batch.items)
-        self.lane.told(getattr(self.provider, "pace", None), now)
         if failure.throttled:
-            self._throttled(batch, failure, now)
+            self._put_later(batch.items, self.lane.paused_until)
             return
-        outage = self.lane.failed(now)
         for item in batch.items:
             # What an outage does is the lane's failure, not the request's: it costs the request no attempt.
             item.attempts += failure.billed is not False or not outage
             item.uncertain += failure.billed is not False
             self._again(item, failure.reason, failure)
+
+    def _failed(self, batch: Batch, failure: NoAnswer, now: float) -> bool:
+        """Tell the lane of a failure; True when the endpoint seems to be down."""
+        outage = self.lane.failed(now)
         if failure.permanent and not self._answers:
             self._refused += len(batch.items)
             if self._refused >= REFUSED_AT_START:
                 self._stop(TeacherRefused(f"every request is refused: {failure.reason} {failure.detail}".strip()))
         elif failure.billed is not False and self.lane.failures >= self.policy.breaker_failures:
             self._stop(self._unavailable(f"{self.lane.failures} failures in a row, the last: {failure.reason}"))
+        return outage
 
-    def _throttled(self, batch: Batch, failure: NoAnswer, now: float) -> None:
+    def _throttled(self, failure: NoAnswer, now: float) -> bool:
         """Too many requests: the lane pauses and the batch waits; no attempt is used up."""
         if (failure.retry_after_s or 0) > self.policy.retry_after_cap_s:
             self._stop(self._unavailable(f"it asks for a pause of {failure.retry_after_s:.0f} s"))
         self.lane.throttle(failure.retry_after_s, now)
-        self._put_later(batch.items, self.lane.paused_until)
+        return False
 
     def _again(self, item: Item, reason: str, failure: NoAnswer | None = None) -> None:
         """Queue another attempt, or give the item up with its reason."""

@@ -11,7 +11,6 @@ Every function works inside the writer's transaction.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from distill.query import ledger
 from distill.query.database import pack
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Sequence
 
 SCHEMA = """

@@ -12,9 +12,12 @@ Every function works inside the caller's transaction, so an answer and its bill 
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
 
 NANO = 1_000_000_000
 RUN = "run"

@@ -51,13 +51,14 @@ class Stop:
 
     async def wait(self, tasks: Collection[asyncio.Task[None]], seconds: float | None) -> None:
         """Wait for ``tasks``, at most ``seconds``, or until a second signal comes."""
+        work = asyncio.create_task(_all(tasks))
         hurry = asyncio.create_task(self._now.wait())
-        work = asyncio.gather(*tasks, return_exceptions=True)
         try:
-            await asyncio.wait(
-                {asyncio.ensure_future(asyncio.shield(work)), hurry},
-                timeout=seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await asyncio.wait([work, hurry], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            work.cancel()
             hurry.cancel()
+
+
+async def _all(tasks: Collection[asyncio.Task[None]]) -> bool:
+    return not (await asyncio.wait(tasks))[1]

@@ -1,0 +1,341 @@
+"""Any OpenAI-compatible endpoint: Mistral, Scaleway, OVHcloud, a vLLM or llama.cpp server of your own.
+
+One ``ask`` is one POST over aiohttp (the official client's httpx transport costs about ten times the CPU per
+request); repeating, pausing and paying are decided by ``distill.query``. The key is named, never written: it is
+read from the environment, sent to one origin only, and struck out of everything the server echoes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from pydantic import Field, field_validator, model_validator
+
+from distill.costs import StatedPrice, costs_tokens
+from distill.errors import ConfigError, MissingDependency, Refused, TeacherRefused
+from distill.providers._base import Capabilities, NoAnswer, Pace, ProviderConfig, parse_chat
+from distill.providers._headers import pace, retry_after
+from distill.records import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from distill.providers._base import Context
+    from distill.records import Completion, Request
+
+MAX_BODY = 16 * 1024 * 1024
+CONNECT_S = 10.0
+IDLE_S = 4.0  # below the 5 s after which common servers close an idle connection
+CHOSEN = "chosen"
+OURS = frozenset(
+    {"model", "messages", "stream", "n", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs"}
+)
+SECRET = re.compile(r"\b(sk|pk|rk|hf|gsk|xai)[-_][A-Za-z0-9_\-]{16,}|(?i:\bbearer\s)|\b[A-Za-z0-9]{32,}\b")
+QUOTA = ("insufficient_quota", "billing", "payment", "credit")
+
+
+class Config(ProviderConfig):
+    """An endpoint, its model and how long to wait for it."""
+
+    kind: Literal["openai"] = "openai"
+    provider: str = ""
+    """Catalogue id (`mistral`, `scaleway` ...): fills in `base_url` and `api_key_env` where they are not given."""
+    base_url: str
+    """Address up to and including `/v1`. Without TLS only in your own network."""
+    api_key_env: str = ""
+    """NAME of the environment variable that holds the key. Empty = the endpoint wants none."""
+    concurrency: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Most requests in flight. Fewer are used when the endpoint says it is too many."""
+    timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
+    """Wall time of one send, however slowly the answer trickles in."""
+    deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    """Wall time of one request over all its attempts; pauses the endpoint asks for are not counted."""
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 4
+    """Sends of one request. "Too many requests" does not count, an answer that cannot be read does."""
+    constrain: Literal["none", "json_schema", "vllm"] = "none"
+    """How answers are held to `choices`: strict `json_schema`, vLLM's `structured_outputs`, or not at all."""
+    top_logprobs: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Most log-probabilities per token that the endpoint returns."""
+    seed_field: Literal["seed", "random_seed", "none"] = "seed"
+    """What the endpoint calls the seed (Mistral: `random_seed`)."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the endpoint calls the longest answer (OpenAI's reasoning models: `max_completion_tokens`)."""
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """More fields of the request body, as they are. Part of the request key."""
+    price: StatedPrice | None = None
+    """Price per million tokens, when the catalogue does not know it or yours differs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_the_catalogue(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(name := values.get("provider"), str) or not name:
+            return values
+        from distill import catalog
+
+        row = next((row for row in catalog.providers() if row.id == name), None)
+        if row is None:
+            known = ", ".join(sorted(r.id for r in catalog.providers() if r.base_url))
+            raise ValueError(f"provider {name!r} is not in the catalogue; known: {known}")
+        filled = {"base_url": row.base_url, "api_key_env": row.env}
+        return {key: value for key, value in filled.items() if value} | values
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name(cls, value: str) -> str:
+        if value and (not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value) or re.search(r"[A-Z0-9]{20}", value)):
+            raise ValueError("expected the NAME of an environment variable, never the key itself")
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_origin(cls, value: str) -> str:
+        from distill.catalog.route import is_own
+
+        try:
+            parts = urlsplit(value)
+            host, _ = parts.hostname or "", parts.port
+        except ValueError:
+            raise ValueError("not an address; for example https://api.mistral.ai/v1") from None
+        if parts.scheme not in ("http", "https") or not host:
+            raise ValueError("not an address; for example https://api.mistral.ai/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("no user, password, query or fragment here; name the key with api_key_env")
+        if parts.scheme == "http" and not is_own(host):
+            raise ValueError("http:// only in your own network; use https://")
+        return value.rstrip("/")
+
+    @field_validator("extra_body")
+    @classmethod
+    def _nothing_secret(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if SECRET.search(json.dumps(value)):
+            raise ValueError("looks like it holds a key; name the key with api_key_env")
+        if ours := sorted(OURS & value.keys()):
+            raise ValueError(f"{', '.join(ours)} cannot be set here")
+        return value
+
+
+def build(config: Config, context: Context) -> OpenAIProvider:  # noqa: ARG001
+    """A provider for one endpoint. Raises ConfigError when the key is not in the environment."""
+    try:
+        import aiohttp  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingDependency("aiohttp", "the openai provider", "api") from None
+    key = os.environ.get(config.api_key_env, "").strip() if config.api_key_env else ""
+    if config.api_key_env and not (key and key.isascii() and key.isprintable()):
+        raise ConfigError(
+            f"the environment variable {config.api_key_env} holds no key",
+            where="api_key_env",
+            next=f"export {config.api_key_env}=... and run the same command",
+        )
+    return OpenAIProvider(config, key)
+
+
+class OpenAIProvider:
+    """See the module."""
+
+    batch_size = 1
+
+    def __init__(self, config: Config, key: str = ""):
+        self.config = config
+        self.capabilities = Capabilities(
+            choices=config.constrain != "none",
+            top_logprobs=config.top_logprobs,
+            paid=costs_tokens(config) or config.price is not None,
+        )
+        self.pace: Pace | None = None
+        """What the server last said about its limits."""
+        self._key = key
+        self._url = config.base_url + "/chat/completions"
+        self._host = urlsplit(config.base_url).hostname or ""
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "alambic"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+        scheme = urlsplit(config.base_url).scheme
+        self._proxy = None if proxy_bypass(self._host) else getproxies().get(scheme)
+        self._session: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __repr__(self) -> str:
+        return f"OpenAIProvider({self.config.base_url}, {self.config.model})"
+
+    def identity(self) -> dict[str, Any]:
+        """Endpoint, model, and every setting that changes what is sent."""
+        config = self.config
+        return {
+            "kind": "openai",
+            "base_url": config.base_url,
+            "model": config.model,
+            "constrain": config.constrain,
+            "seed_field": config.seed_field,
+            "max_tokens_field": config.max_tokens_field,
+            "extra_body": config.extra_body,
+        }
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """The JSON body of one request."""
+        config, sampling = self.config, request.sampling
+        body: dict[str, Any] = {
+            "model": config.model,
+            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            config.max_tokens_field: sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+        }
+        if sampling.top_p != 1.0:
+            body["top_p"] = sampling.top_p
+        if config.seed_field != "none":
+            body[config.seed_field] = (sampling.seed + request.sample) % 2**31
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if request.top_logprobs:
+            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+        if request.choices and config.constrain == "vllm":
+            body["structured_outputs"] = {"choice": list(request.choices)}
+        if request.choices and config.constrain == "json_schema":
+            body["response_format"] = _one_of(request.choices)
+        return body | config.extra_body
+
+    async def ask(self, requests: Sequence[Request]) -> list[Answer]:
+        """One POST. Raises NoAnswer, TeacherRefused, Refused."""
+        (request,) = requests
+        data = json.dumps(self.body(request)).encode()
+        started = time.perf_counter()
+        status, headers, raw = await self._post(data)
+        latency = time.perf_counter() - started
+        self.pace = pace(headers)
+        if self._key and self._key.encode() in raw:
+            raw = raw.replace(self._key.encode(), b"*" * len(self._key))
+        if not 200 <= status < 300:
+            raise self._failure(status, headers, raw)
+        return [Answer(raw, status, latency, headers.get("x-request-id", "")[:200])]
+
+    async def _post(self, data: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        import aiohttp
+
+        try:
+            async with self._open().post(
+                self._url, data=data, headers=self._headers, allow_redirects=False, proxy=self._proxy
+            ) as response:
+                return response.status, response.headers, await _capped(response.content)
+        except (
+            aiohttp.ClientConnectorError,
+            aiohttp.ConnectionTimeoutError,
+            aiohttp.ClientProxyConnectionError,
+        ) as error:
+            raise NoAnswer("connect", billed=False, detail=self._clean(str(error))) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise NoAnswer("connection_lost", detail=self._clean(str(error))) from None
+
+    def _open(self) -> Any:
+        import aiohttp
+
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop:
+            connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=IDLE_S)
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+            )
+            self._loop = loop
+        return self._session
+
+    def _failure(self, status: int, headers: Mapping[str, str], raw: bytes) -> Exception:
+        """What a status other than 2xx means for this request and for the run."""
+        said = self._clean(_message(raw))
+        named = f" (key from ${self.config.api_key_env})" if self.config.api_key_env else " (no api_key_env is set)"
+        if 300 <= status < 400:
+            return Refused(
+                f"the endpoint redirects (HTTP {status}); a key is never sent to another address",
+                where=self.config.base_url,
+                next="set base_url to the final address",
+            )
+        if status in (401, 402, 403, 407):
+            return self._refused(f"HTTP {status}{named}: {said}", "check the key and the account")
+        if status == 404:
+            return self._refused(f"HTTP 404 for model {self.config.model!r}: {said}", "check base_url and model")
+        wait = retry_after(headers)
+        if status == 429 and any(word in said.lower() for word in QUOTA):
+            return self._refused(f"the quota is used up: {said}", "top up the account")
+        if status == 429 or (status == 503 and wait is not None):
+            return NoAnswer(f"http_{status}", billed=False, status=status, throttled=True, retry_after_s=wait)
+        reason = f"http_{status}"
+        if status in (408, 409, 425, 500, 501, 503, 529):
+            return NoAnswer(reason, billed=False, status=status, retry_after_s=wait, detail=said)
+        if status >= 500:  # a gateway gave up: the model behind it may have worked
+            return NoAnswer(reason, status=status, retry_after_s=wait, detail=said)
+        return NoAnswer(reason, billed=False, status=status, permanent=True, detail=said)
+
+    def _refused(self, what: str, next: str) -> TeacherRefused:
+        return TeacherRefused(
+            what, where=self.config.base_url, safe="every answer received so far", next=f"{next}; then the same command"
+        )
+
+    def _clean(self, text: str) -> str:
+        """What a server said, short, on one line, without the key."""
+        if self._key:
+            text = text.replace(self._key, "***")
+        return "".join(c if c.isprintable() else " " for c in text)[:200]
+
+    def parse(self, raw: bytes) -> Completion:
+        """Read a chat completion; an answer held by a JSON schema is taken out of its object."""
+        completion = parse_chat(raw)
+        if self.config.constrain != "json_schema" or not completion.text.lstrip().startswith("{"):
+            return completion
+        try:
+            value = json.loads(completion.text)
+        except ValueError:
+            return completion
+        if isinstance(value, dict) and list(value) == [CHOSEN] and isinstance(value[CHOSEN], str):
+            from dataclasses import replace
+
+            return replace(completion, text=value[CHOSEN])
+        return completion
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        if self._session is not None and self._loop is asyncio.get_running_loop():
+            await self._session.close()
+            self._session = None
+
+    def close(self) -> None:
+        """Nothing is left open: ``aclose`` ran at the end of the event loop."""
+        self._session = None
+
+
+async def _capped(stream: Any) -> bytes:
+    """The body, inflated. Raises NoAnswer when it is larger than MAX_BODY."""
+    chunks, size = [], 0
+    while chunk := await stream.readany():
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise NoAnswer("too_large", permanent=True, detail=f"more than {MAX_BODY:,} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _one_of(choices: tuple[str, ...]) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {CHOSEN: {"type": "string", "enum": list(choices)}},
+        "required": [CHOSEN],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": CHOSEN, "strict": True, "schema": schema}}
+
+
+def _message(raw: bytes) -> str:
+    """The readable part of an error body: message, type and code where it has them."""
+    try:
+        body = json.loads(raw[:65_536])
+    except (ValueError, RecursionError):
+        return raw[:200].decode("utf-8", "replace")
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(error, dict):
+        return " ".join(str(error[name]) for name in ("message", "type", "code", "detail") if error.get(name))
+    return str(error)

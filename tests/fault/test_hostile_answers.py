@@ -1,0 +1,225 @@
+"""Every way a server may misbehave ends in a typed reason or a known ending, never in a traceback or a lost answer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from distill.errors import BudgetReached, Refused, TeacherRefused, TeacherUnavailable
+from distill.query.ask import ask_all
+from distill.query.store import Store
+from tests.fault.asking import QUICK, provider_of, requests_of
+from tests.fault.hostile import HostileTeacher, Limiter
+from tests.unit.query.prices import PRICE
+
+TEXTS = [f"question {n}" for n in range(20)]
+
+
+def always(fault):
+    return lambda text, nth: fault
+
+
+def on_first(fault):
+    return lambda text, nth: fault if nth == 1 else "ok"
+
+
+def ask(server, tmp_path, texts=TEXTS, policy=QUICK, cap=1.0, **settings):
+    """(outcomes, totals, contradictions in the store) of asking a hostile server at a price."""
+    with Store(tmp_path / "run.db") as store:
+        outcomes = ask_all(
+            provider_of(server.url, **settings), requests_of(texts), store,
+            title="test", price=PRICE, max_cost_eur=cap, policy=policy,
+        )  # fmt: skip
+        return outcomes, store.totals(), store.audit()
+
+
+def test_a_well_behaved_teacher_is_billed_to_the_nano(tmp_path):
+    with HostileTeacher() as server:
+        outcomes, totals, contradictions = ask(server, tmp_path)
+        assert server.sends() == len(TEXTS)
+        assert totals.balance.spent == server.bill(PRICE) == sum(o.cost_nano for o in outcomes)
+    assert totals.balance.reserved == totals.balance.uncertain == 0
+    assert [o.completion.text for o in outcomes] == [f"answer to {t}" for t in TEXTS]
+    assert contradictions == []
+
+
+@pytest.mark.parametrize(
+    "fault", ["500", "503", "502", "429", "429_ms", "429_silent", "429_past", "reset", "reset_before", "short_body"]
+)
+def test_a_fault_on_the_first_send_is_survived_within_the_attempt_budget(tmp_path, fault):
+    with HostileTeacher(on_first(fault)) as server:
+        outcomes, totals, contradictions = ask(server, tmp_path)
+        assert all(server.sends(t) >= 2 for t in TEXTS)
+        assert server.sends() <= 3 * len(TEXTS)
+        billed = server.bill(PRICE)
+    assert [o.completion.text for o in outcomes] == [f"answer to {t}" for t in TEXTS]
+    assert totals.balance.spent + totals.balance.uncertain >= billed
+    assert contradictions == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("error_body", "error_body"), ("html", "html"), ("truncated_json", "not_json"), ("empty_body", "not_json"),
+        ("a_list", "not_an_object"), ("deep", "not_json"), ("no_choices", "no_choices"), ("choices_null", "no_choices"),
+        ("null_content", "null_content"), ("empty_text", "empty"), ("length", "truncated"),
+        ("content_filter", "content_filter"), ("400", "http_400"), ("500", "http_500"), ("big", "too_large"),
+        ("gzip_bomb", "too_large"), ("hang", "timeout"), ("slow_loris", "timeout"), ("reset", "connection_lost"),
+    ],
+)  # fmt: skip
+def test_each_hostile_shape_has_its_own_reason_and_the_others_are_answered(tmp_path, fault, reason):
+    texts = [*TEXTS, "bad"]
+    with HostileTeacher(lambda text, nth: fault if text == "bad" else "ok") as server:
+        started = time.monotonic()
+        outcomes, totals, contradictions = ask(server, tmp_path, texts)
+        assert time.monotonic() - started < 4
+        sends, billed = server.sends("bad"), server.bill(PRICE)
+    assert outcomes[-1].completion.reject == reason
+    assert [o.completion.text for o in outcomes[:-1]] == [f"answer to {t}" for t in TEXTS]
+    assert 1 <= sends <= 4
+    if reason in ("truncated", "content_filter", "empty", "null_content", "http_400", "too_large"):
+        assert sends == 1, "what will not get better is not bought again"
+    assert totals.balance.spent + totals.balance.uncertain >= billed
+    assert contradictions == []
+
+
+@pytest.mark.parametrize("fault", ["no_usage", "negative_usage", "text_usage", "huge_usage"])
+def test_a_usage_that_cannot_be_true_is_charged_at_worst_case(tmp_path, fault):
+    with HostileTeacher(always(fault)) as server:
+        outcomes, totals, _ = ask(server, tmp_path)
+    from distill.costs import worst_case_nano
+
+    assert totals.balance.spent == sum(worst_case_nano(r, PRICE) for r in requests_of(TEXTS))
+    assert all(o.completion.text and not o.completion.reject for o in outcomes)
+
+
+@pytest.mark.parametrize("fault", ["nan_logprobs", "surrogate"])
+def test_odd_text_and_impossible_logprobs_keep_the_answer(tmp_path, fault):
+    with HostileTeacher(always(fault)) as server:
+        outcomes, _, contradictions = ask(server, tmp_path)
+    assert all(o.completion.text and o.completion.logprobs is None for o in outcomes)
+    assert contradictions == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "ending"),
+    [("401", TeacherRefused), ("404", TeacherRefused), ("quota", TeacherRefused), ("redirect", Refused)],
+)
+def test_a_refusal_stops_at_once_and_loses_nothing(tmp_path, fault, ending):
+    texts = [f"question {n}" for n in range(300)]
+    with HostileTeacher(lambda text, nth: fault if int(text.split()[1]) >= 100 else "ok", latency_s=0.01) as server:
+        with pytest.raises(ending) as caught:
+            ask(server, tmp_path, texts)
+        assert len([c for c in server.calls if c.fault == fault]) <= 16, "no more than were in flight"
+    assert len(str(caught.value).splitlines()) == 1
+    with Store(tmp_path / "run.db") as store:
+        assert store.totals().answers >= 100 - 16
+        assert store.audit() == []
+
+
+def test_a_long_pause_is_not_waited_for(tmp_path):
+    with HostileTeacher(always("429_long")) as server, pytest.raises(TeacherUnavailable, match="pause"):
+        ask(server, tmp_path)
+    assert server.sends() <= 16
+
+
+def test_a_server_that_is_down_is_given_up_after_the_patience(tmp_path):
+    with HostileTeacher() as server:
+        url = server.url
+    provider = provider_of(url)
+    started = time.monotonic()
+    with Store(tmp_path / "run.db") as store, pytest.raises(TeacherUnavailable):
+        ask_all(provider, requests_of(TEXTS), store, title="test", policy=replace(QUICK, patience_s=0.5))
+    assert time.monotonic() - started < 3
+
+
+def test_a_slow_loris_is_dropped_at_the_deadline(tmp_path):
+    policy = replace(QUICK, timeout_s=0.8, retry_uncertain=0)
+    with HostileTeacher(always("slow_loris")) as server:
+        started = time.monotonic()
+        outcomes, totals, _ = ask(server, tmp_path, ["one", "two"], policy)
+        assert time.monotonic() - started < 0.8 + 1.0
+        assert totals.balance.uncertain >= server.bill(PRICE)
+    assert [o.completion.reject for o in outcomes] == ["timeout", "timeout"]
+
+
+def test_a_teacher_that_turns_to_rubbish_is_stopped_within_250_paid_calls(tmp_path):
+    texts = [f"question {n}" for n in range(1000)]
+    seen = []
+
+    def script(text, nth):
+        seen.append(text)
+        return "ok" if len(seen) <= 50 else "empty_text"
+
+    with HostileTeacher(script) as server:
+        with pytest.raises(TeacherUnavailable, match="unusable"):
+            ask(server, tmp_path, texts)
+        assert server.sends() <= 50 + 250
+    with Store(tmp_path / "run.db") as store:
+        assert store.totals().balance.spent == server.bill(PRICE)
+
+
+def test_mixed_faults_lose_nothing_and_cost_at_most_one_and_a_half_sends_per_row(tmp_path):
+    import random
+
+    draw = random.Random(7)
+    texts = [f"question {n}" for n in range(400)]
+    faults = ["500", "503", "429", "reset_before", "html", "reset"]
+    with HostileTeacher(lambda t, n: draw.choice(faults) if draw.random() < 0.3 else "ok", latency_s=0.005) as server:
+        outcomes, totals, contradictions = ask(
+            server, tmp_path, texts, replace(QUICK, max_attempts=8, retry_uncertain=4)
+        )
+        assert server.sends() <= 1.5 * len(texts)
+        assert totals.balance.spent + totals.balance.uncertain >= server.bill(PRICE)
+    assert [o.completion.text for o in outcomes] == [f"answer to {t}" for t in texts]
+    assert contradictions == []
+
+
+def test_the_cap_holds_and_nearly_all_of_it_is_used(tmp_path):
+    texts = [f"question {n}" for n in range(500)]
+    with HostileTeacher() as server:
+        with pytest.raises(BudgetReached) as caught:
+            ask(server, tmp_path, texts, cap=0.01)
+        billed = server.bill(PRICE)
+    assert caught.value.exit_code == 10
+    assert 0.97 * 10_000_000 < billed <= 10_000_000
+    with Store(tmp_path / "run.db") as store:
+        book = store.totals().balance
+        assert (book.spent, book.reserved, book.uncertain) == (billed, 0, 0)
+    with HostileTeacher() as server:  # a higher cap goes on where it stopped
+        ask(server, tmp_path, texts, cap=0.1)
+
+
+def test_a_key_that_the_server_echoes_is_nowhere_on_disk_or_in_the_error(tmp_path, monkeypatch, capsys):
+    canary = "canary-0123456789-secret"
+    monkeypatch.setenv("CANARY_KEY", canary)
+    script = lambda text, nth: "echo_key" if text != "stop" else "401"  # noqa: E731
+    with HostileTeacher(script, key=canary) as server:
+        ask(server, tmp_path, api_key_env="CANARY_KEY")
+        assert all(call.fault == "echo_key" for call in server.calls), "the key did reach the server"
+        with pytest.raises(TeacherRefused) as caught:
+            ask(server, tmp_path, ["stop"], api_key_env="CANARY_KEY")
+    assert "CANARY_KEY" in str(caught.value)
+    assert canary not in str(caught.value) + repr(caught.value) + "".join(capsys.readouterr())
+    for file in tmp_path.rglob("*"):
+        assert canary.encode() not in file.read_bytes()
+    with Store(tmp_path / "run.db") as store:  # compressed columns too
+        for codec, raw in store._reader.execute("SELECT codec, raw FROM response"):
+            from distill.query.database import unpack
+
+            assert canary.encode() not in unpack(codec, raw)
+
+
+def test_a_rate_limit_in_the_headers_is_kept(tmp_path):
+    texts = [f"question {n}" for n in range(300)]
+    with HostileTeacher(latency_s=0.05) as server:
+        server.limiter = Limiter(per_minute=6000, burst=50)
+        started = time.monotonic()
+        outcomes, _, _ = ask(server, tmp_path, texts, concurrency=50)
+        took, ideal = time.monotonic() - started, (300 - 50) / 100
+        refused = len([c for c in server.calls if c.fault == "429_limit"])
+    assert all(not o.completion.reject for o in outcomes)
+    assert took <= 1.4 * ideal + 0.3
+    assert refused <= 0.05 * len(texts)
