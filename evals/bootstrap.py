@@ -46,20 +46,25 @@ class Draws:
         below = percentile(self.point[denominator] - offset, self.means[denominator] - offset)
         if below.low <= 0:
             return None
-        return percentile(
-            (self.point[numerator] - offset) / (self.point[denominator] - offset),
-            (self.means[numerator] - offset) / (self.means[denominator] - offset),
-        )
+        point = (self.point[numerator] - offset) / (self.point[denominator] - offset)
+        return percentile(point, _divided(self.means[numerator] - offset, self.means[denominator] - offset))
 
     def recovered_gap(self, student: str, base: str, teacher: str) -> Estimate | None:
         """(student - base) / (teacher - base), or None when the gap's interval contains 0 or lies below."""
         gap = self.difference(teacher, base)
         if gap.low <= 0:
             return None
-        return percentile(
-            (self.point[student] - self.point[base]) / gap.value,
-            (self.means[student] - self.means[base]) / (self.means[teacher] - self.means[base]),
-        )
+        point = (self.point[student] - self.point[base]) / gap.value
+        gaps = self.means[teacher] - self.means[base]
+        return percentile(point, _divided(self.means[student] - self.means[base], gaps))
+
+
+def _divided(numerator: Floats, denominator: Floats) -> Floats:
+    """The quotient of each draw; a draw that divides by 0 is infinite."""
+    import numpy as np
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return numerator / denominator
 
 
 def percentile(point: float, draws: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:

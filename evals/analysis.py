@@ -1,0 +1,257 @@
+"""From per-item records to the report: pure, seeded, and the same for `distill eval` and `distill compare`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from evals import fidelity, stats
+from evals.bootstrap import Draws, bootstrap
+from evals.cascade import cascade
+from evals.samples import aligned
+from evals.tasks.classification import confusion, macro_f1
+from evals.verdict import verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evals.economics import Speed
+    from evals.samples import Sample
+    from evals.stats import Estimate
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One system and what it answered."""
+
+    name: str
+    label: str
+    samples: Sequence[Sample]
+    model: str = ""
+    held: bool = False
+    """Held to the legal answers while it wrote."""
+    legal: tuple[str, ...] = ()
+    """The legal answers, when there is a list."""
+    speed: Speed | None = None
+    costs: tuple[float, ...] | None = None
+    """nano-EUR of each sample."""
+    price: dict[str, Any] | None = None
+    """`{"input", "output"}` EUR per million tokens, `source`, `as_of`."""
+    cost_source: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is compared with what."""
+
+    candidate: str
+    reference: str
+    base: str | None = None
+    humble: tuple[str, ...] = ()
+    """Arms that are no language model."""
+    margin: float = 0.05
+    draws: int = 10_000
+    seed: int = 0
+    examples: int = 50
+    chance: float = 0.0
+    """Share of right answers by guessing."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further parts of the report: name, economics, tasks, method."""
+
+
+def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
+    """The report as JSON values. Raises DataError when the arms did not answer the same items."""
+    samples = aligned({arm.name: arm.samples for arm in arms})
+    position = {arm.name: {(s.task, s.id): i for i, s in enumerate(arm.samples)} for arm in arms}
+    costs = {
+        arm.name: [arm.costs[position[arm.name][s.task, s.id]] for s in samples[arm.name]] if arm.costs else None
+        for arm in arms
+    }
+    first = samples[question.reference]
+    clusters = [f"{s.task}\x1f{s.cluster}" for s in first]
+    columns: dict[str, Any] = {f"score:{name}": [s.correct for s in rows] for name, rows in samples.items()}
+    columns |= {f"cost:{name}": values for name, values in costs.items() if values is not None}
+    drawn = bootstrap(columns, clusters, question.draws, question.seed)
+    pairs = [_pair(question.candidate, other, samples, clusters) for other in samples if other != question.candidate]
+    for pair, adjusted in zip(pairs, stats.holm([p["p"] for p in pairs]), strict=True):
+        pair["p_holm"] = adjusted
+    report: dict[str, Any] = {
+        "schema": 1,
+        "candidate": question.candidate,
+        "reference": question.reference,
+        "base": question.base,
+        "humble": list(question.humble),
+        "margin": question.margin,
+        "arms": [_arm(arm, samples[arm.name], costs[arm.name], clusters, drawn, question) for arm in arms],
+        "pairs": pairs,
+        "languages": _slices(samples, clusters, question, "lang"),
+        "tasks": _slices(samples, clusters, question, "task"),
+        "fidelity": fidelity.statement(samples[question.candidate], first),
+        "calibration": fidelity.calibration(samples[question.candidate]),
+        "cascade": cascade(
+            samples[question.candidate],
+            first,
+            clusters,
+            question.margin,
+            costs[question.candidate],
+            costs[question.reference],
+        ),
+        "economics": None,
+        "sets": [],
+        "items": fidelity.listed(samples[question.candidate], first, question.examples),
+        "power": _power(pairs, question, len(set(clusters)), len(first)),
+        "method": {
+            "items": len(first),
+            "clusters": len(set(clusters)),
+            "confidence": stats.CONFIDENCE,
+            "draws": question.draws,
+            "seed": question.seed,
+            "chance": question.chance,
+        },
+    }
+    report |= question.extra
+    report["verdict"] = verdict(report)
+    return report
+
+
+def _arm(
+    arm: Arm,
+    samples: Sequence[Sample],
+    costs: Sequence[float] | None,
+    clusters: Sequence[str],
+    drawn: Draws,
+    q: Question,
+) -> dict[str, Any]:
+    score, reference = f"score:{arm.name}", f"score:{q.reference}"
+    compared = arm.name != q.reference
+    latencies = [s.latency_s for s in samples if s.latency_s is not None]
+    return {
+        "name": arm.name,
+        "label": arm.label,
+        "model": arm.model,
+        "held": arm.held,
+        "note": arm.note,
+        "n": len(samples),
+        "right": sum(s.correct >= 0.5 for s in samples),
+        "rejects": dict(sorted(Counter(s.reject for s in samples if s.reject).items())),
+        "legal": sum(bool(s.predicted) for s in samples) / len(samples) if arm.legal else None,
+        "accuracy": stats.accuracy([s.correct for s in samples], clusters).as_dict(),
+        "macro_f1": macro_f1([s.gold for s in samples], [s.predicted for s in samples]) if arm.legal else None,
+        "confusion": confusion([s.gold for s in samples], [s.predicted for s in samples]) if arm.legal else None,
+        "retention": _dict(drawn.ratio(score, reference)) if compared else None,
+        "retention_above_chance": _dict(drawn.ratio(score, reference, q.chance)) if compared and q.chance else None,
+        "recovered_gap": (
+            _dict(drawn.recovered_gap(score, f"score:{q.base}", reference))
+            if compared and q.base and arm.name != q.base
+            else None
+        ),
+        "tokens": _tokens(samples),
+        "latency": (
+            {f"p{p}": stats.quantile(latencies, p / 100) for p in (50, 95)} if len(latencies) == len(samples) else None
+        ),
+        "speed": arm.speed.as_dict() if arm.speed else None,
+        "cost": _cost(arm, samples, costs, drawn),
+    }
+
+
+def _dict(estimate: Estimate | None) -> dict[str, float | None] | None:
+    """JSON has no infinity: an open end is null."""
+    if estimate is None:
+        return None
+    return {k: v if math.isfinite(v) else None for k, v in estimate.as_dict().items()}
+
+
+def _tokens(samples: Sequence[Sample]) -> dict[str, float] | None:
+    """Mean prompt and completion tokens per request; None when one is unknown."""
+    if any(s.tokens is None for s in samples):
+        return None
+    n = len(samples)
+    return {
+        "prompt": sum(s.prompt_tokens or 0 for s in samples) / n,
+        "completion": sum(s.completion_tokens or 0 for s in samples) / n,
+    }
+
+
+def _cost(arm: Arm, samples: Sequence[Sample], costs: Sequence[float] | None, drawn: Draws) -> dict[str, Any]:
+    """EUR per 1,000 requests, per correct answer and per million tokens; each null when unknown."""
+    price = arm.price or {}
+    facts: dict[str, Any] = {
+        "per_1000_requests": None,
+        "per_correct": None,
+        "per_1000_correct": None,
+        "per_mtok": {"input": price.get("input"), "output": price.get("output"), "blended": None},
+        "source": arm.cost_source,
+        "as_of": price.get("as_of"),
+    }
+    if costs is None:
+        return facts
+    facts["per_1000_requests"] = _scaled(drawn.mean(f"cost:{arm.name}"), 1000 / 1e9)
+    if any(s.correct > 0 for s in samples):
+        per_correct = drawn.ratio(f"cost:{arm.name}", f"score:{arm.name}")
+        facts["per_correct"] = _scaled(per_correct, 1 / 1e9) if per_correct else None
+        facts["per_1000_correct"] = _scaled(per_correct, 1000 / 1e9) if per_correct else None
+    tokens = [s.tokens for s in samples if s.tokens is not None]
+    if len(tokens) == len(samples) and sum(tokens) > 0:
+        facts["per_mtok"]["blended"] = sum(costs) / sum(tokens) * 1e6 / 1e9
+    return facts
+
+
+def _scaled(estimate: Estimate, factor: float) -> dict[str, float | None] | None:
+    return _dict(stats.Estimate(estimate.value * factor, estimate.low * factor, estimate.high * factor))
+
+
+def _pair(
+    candidate: str, other: str, samples: Mapping[str, Sequence[Sample]], clusters: Sequence[str]
+) -> dict[str, Any]:
+    """Candidate minus other, on the same items."""
+    c, o = samples[candidate], samples[other]
+    difference = stats.paired_difference([s.correct for s in c], [s.correct for s in o], clusters)
+    lost = sum(a.correct < 0.5 <= b.correct for a, b in zip(c, o, strict=True))
+    gained = sum(b.correct < 0.5 <= a.correct for a, b in zip(c, o, strict=True))
+    test = stats.mcnemar(lost, gained)
+    return {
+        "candidate": candidate,
+        "other": other,
+        "difference": _dict(difference),
+        "se": difference.se if difference.se is not None and math.isfinite(difference.se) else None,
+        "df": difference.df,
+        "lost": lost,
+        "gained": gained,
+        "p": stats.p_value(difference),
+        "mcnemar": {"exact": test.exact, "mid": test.mid, "valid": len(set(clusters)) == len(clusters)},
+    }
+
+
+def _slices(
+    samples: Mapping[str, Sequence[Sample]], clusters: Sequence[str], question: Question, attribute: str
+) -> list[dict[str, Any]]:
+    """Accuracy of every arm and the paired difference, for each language or task. Exploratory; p-values by Holm."""
+    values = [getattr(s, attribute) for s in samples[question.reference]]
+    rows: list[dict[str, Any]] = []
+    for value in sorted(set(values) - {""}):
+        index = [i for i, v in enumerate(values) if v == value]
+        part = {name: [rows_[i] for i in index] for name, rows_ in samples.items()}
+        inside = [clusters[i] for i in index]
+        pair = _pair(question.candidate, question.reference, part, inside)
+        arms = {name: stats.accuracy([s.correct for s in p], inside).as_dict() for name, p in part.items()}
+        rows.append({"name": value, "n": len(index), "arms": arms, "difference": pair["difference"], "p": pair["p"]})
+    for row, adjusted in zip(rows, stats.holm([r["p"] for r in rows]), strict=True):
+        row["p_holm"] = adjusted
+    return rows
+
+
+def _power(pairs: Sequence[dict[str, Any]], question: Question, clusters: int, items: int) -> dict[str, Any] | None:
+    """What this number of items can show: the detectable difference, and the items an equal student would need."""
+    pair = next((p for p in pairs if p["other"] == question.reference), None)
+    if pair is None or not pair["se"]:
+        return None
+    size = stats.detectable(pair["se"])
+    factor = (size / question.margin) ** 2
+    return {
+        "detectable": size,
+        "clusters_needed": math.ceil(clusters * factor),
+        "items_needed": math.ceil(items * factor),
+    }

@@ -1,0 +1,100 @@
+"""What the student took over from its teacher, item by item: the distillation loss statement.
+
+Agreement as in Stanton et al. 2021 (arXiv 2106.05945); errors that both make alike are copied errors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evals.stats import wilson
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evals.samples import Sample
+
+CELLS = ("both_right", "lost", "gained", "copied", "both_wrong")
+
+
+def cell(candidate: Sample, reference: Sample) -> str:
+    """One of CELLS. `copied`: both wrong with the same legal answer."""
+    right_c, right_r = candidate.correct >= 0.5, reference.correct >= 0.5
+    if right_c and right_r:
+        return "both_right"
+    if right_r:
+        return "lost"
+    if right_c:
+        return "gained"
+    return "copied" if candidate.predicted and candidate.predicted == reference.predicted else "both_wrong"
+
+
+def statement(candidate: Sequence[Sample], reference: Sequence[Sample]) -> dict[str, Any]:
+    """Cell counts, agreement (also where the reference is right, and where it is wrong), Cohen's kappa."""
+    pairs = list(zip(candidate, reference, strict=True))
+    counts = dict.fromkeys(CELLS, 0)
+    for c, r in pairs:
+        counts[cell(c, r)] += 1
+    agree = [bool(c.predicted) and c.predicted == r.predicted for c, r in pairs]
+    right = [a for a, (_, r) in zip(agree, pairs, strict=True) if r.correct >= 0.5]
+    wrong = [a for a, (_, r) in zip(agree, pairs, strict=True) if r.correct < 0.5]
+    return {
+        "cells": counts,
+        "agreement": _share(agree),
+        "agreement_teacher_right": _share(right),
+        "agreement_teacher_wrong": _share(wrong),
+        "kappa": kappa([c.predicted for c, _ in pairs], [r.predicted for _, r in pairs]),
+    }
+
+
+def _share(values: Sequence[bool]) -> dict[str, Any] | None:
+    return {**wilson(sum(values), len(values)).as_dict(), "n": len(values)} if values else None
+
+
+def kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
+    """Agreement beyond chance (Cohen 1960); None when chance alone explains everything."""
+    n = len(first)
+    observed = sum(a == b for a, b in zip(first, second, strict=True)) / n
+    expected = sum((first.count(x) / n) * (second.count(x) / n) for x in set(first) | set(second))
+    return None if expected >= 1 else (observed - expected) / (1 - expected)
+
+
+def calibration(samples: Sequence[Sample], bins: int = 10) -> dict[str, Any] | None:
+    """Expected calibration error over equal-width bins of the confidence, or None when an answer has none."""
+    if not samples or any(s.confidence is None for s in samples):
+        return None
+    groups: dict[int, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(min(bins - 1, int((sample.confidence or 0.0) * bins)), []).append(sample)
+    rows = []
+    for index in sorted(groups):
+        group = groups[index]
+        confidence = sum(s.confidence or 0.0 for s in group) / len(group)
+        rows.append({"n": len(group), "confidence": confidence, "accuracy": sum(s.correct for s in group) / len(group)})
+    ece = sum(r["n"] * abs(r["confidence"] - r["accuracy"]) for r in rows) / len(samples)
+    return {"ece": ece, "bins": rows}
+
+
+def listed(candidate: Sequence[Sample], reference: Sequence[Sample], limit: int) -> dict[str, list[dict[str, Any]]]:
+    """The first ``limit`` lost, gained and copied items with both answers."""
+    lists: dict[str, list[dict[str, Any]]] = {name: [] for name in ("lost", "gained", "copied")}
+    for c, r in zip(candidate, reference, strict=True):
+        rows = lists.get(cell(c, r))
+        if rows is not None and len(rows) < limit:
+            rows.append(
+                {
+                    "id": c.id,
+                    "task": c.task,
+                    "lang": c.lang,
+                    "prompt": _short(c.prompt, 1200),
+                    "gold": _short(c.gold, 400),
+                    "candidate": _short(c.text, 600),
+                    "reference": _short(r.text, 600),
+                }
+            )
+    return lists
+
+
+def _short(text: str, limit: int) -> str:
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= limit else text[: limit - 1] + "…"

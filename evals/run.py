@@ -1,0 +1,205 @@
+"""Stage 3: teacher, base student, student and the humble baseline answer the same items; then the report.
+
+Writes eval/<arm>.parquet, eval/report.json, report.html. The gate (exit 20/21) is judged after all is written.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import TYPE_CHECKING, Any
+
+from distill.artifacts import write_json, write_text
+from distill.errors import ConfigError, GateFailed, GateInconclusive
+from distill.progress import say
+from evals import arms as ask_arms
+from evals import economics, samples
+from evals.analysis import Arm, Question, analyse
+from evals.verdict import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from distill.artifacts import RunFolder
+    from distill.config import RunConfig
+
+VERSION = 1
+SETTINGS = ("name", "seed", "prompts", "teacher", "generate", "student", "eval")
+AFTER = ("generate", "train")
+
+
+def inputs(config: RunConfig) -> list[Path]:
+    """The task files."""
+    return [config.resolve(task.path) for task in config.eval.tasks]  # type: ignore[attr-defined]
+
+
+def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
+    """Ask every arm, compare, write. Raises GateFailed or GateInconclusive at the very end."""
+    if not config.eval.tasks:
+        raise ConfigError(
+            "eval.tasks is empty", next="name a task: eval.tasks: [{kind: classification, path: test.jsonl}]"
+        )
+    questions = ask_arms.exams(config)
+    say(f"eval: {len(questions)} items, {len({q.item.cluster for q in questions})} clusters")
+    found = _answers(config, folder, questions)
+    for arm in found:
+        facts = {"arm": arm.name, "model": arm.model, "held": arm.held, "speed": arm.speed and arm.speed.as_dict()}
+        samples.write(folder.eval / f"{arm.name}.parquet", arm.samples, facts)
+    report = analyse(found, _question(config, folder, found, questions))
+    publish(report, folder.report_json, folder.report_html)
+    say(report["verdict"]["sentence"])
+    _gate(config, report, folder.report_html)
+    written = [folder.eval / f"{arm.name}.parquet" for arm in found]
+    return [*written, folder.report_json, folder.report_html]
+
+
+def publish(report: dict[str, Any], json_path: Path, html_path: Path) -> None:
+    """Write the report twice: for machines and for people."""
+    from evals.report.render import html
+
+    write_json(json_path, report)
+    write_text(html_path, html(report))
+
+
+def _answers(config: RunConfig, folder: RunFolder, questions: Sequence[ask_arms.Exam]) -> list[Arm]:
+    """The arms, in the configured order."""
+    from distill.query.store import Store
+
+    found: list[Arm] = []
+    with Store(folder.db) as store:
+        for name in dict.fromkeys(config.eval.arms):
+            if name == "baseline":
+                found += ask_arms.humble(config, folder, questions)
+                continue
+            if name == "base_forced" and not all(q.request.choices for q in questions):
+                say("eval base_forced: left out, the task has no list of legal answers")
+                continue
+            settings: Any = {
+                "teacher": lambda: config.teacher,
+                "student": lambda: ask_arms.student_config(config, folder),
+            }.get(name, lambda: ask_arms.local_config(config, None))()
+            found.append(ask_arms.ask(name, settings, config, folder, questions, store))
+            say(f"eval {name}: {percent(sum(s.correct for s in found[-1].samples) / len(questions))}")
+    return found
+
+
+def _question(
+    config: RunConfig, folder: RunFolder, found: Sequence[Arm], questions: Sequence[ask_arms.Exam]
+) -> Question:
+    names = [arm.name for arm in found]
+    candidate = "student" if "student" in names else names[-1]
+    reference = "teacher" if "teacher" in names else names[0]
+    if candidate == reference:
+        raise ConfigError("eval.arms needs two systems to compare", next="eval.arms: [teacher, student]")
+    base = next((n for n in ("base_forced", "base") if n in names and n != reference), None)
+    sizes = [len(q.config.choices) for q in questions if q.config.choices]
+    return Question(
+        candidate=candidate,
+        reference=reference,
+        base=base,
+        humble=tuple(n for n in names if n.startswith("baseline")),
+        margin=config.eval.margin,
+        draws=config.eval.draws,
+        seed=config.seed,
+        examples=config.eval.examples,
+        chance=sum(1 / size for size in sizes) / len(sizes) if len(sizes) == len(questions) else 0.0,
+        extra=_extra(config, folder, {arm.name: arm for arm in found}, candidate, reference, questions),
+    )
+
+
+def _extra(
+    config: RunConfig,
+    folder: RunFolder,
+    arms: dict[str, Arm],
+    candidate: str,
+    reference: str,
+    questions: Sequence[ask_arms.Exam],
+) -> dict[str, Any]:
+    """Money over time, the sets and the assumptions: what the records alone do not say."""
+    serving = config.eval.serving
+    own, api = _per_request(arms[candidate]), _per_request(arms[reference])
+    bill = one_off(config, folder, arms[reference].price is not None)
+    speed = arms[candidate].speed
+    tasks = {q.config.title: q for q in questions}
+    return {
+        "kind": "run",
+        "name": config.name,
+        "sets": [
+            {
+                "name": title,
+                "kind": q.config.kind,
+                "items": sum(x.config.title == title for x in questions),
+                "licence": q.config.licence,
+                "choices": list(q.config.choices or ()),
+            }
+            for title, q in tasks.items()
+        ],
+        "economics": {
+            "eur_per_hour": serving.eur_per_hour,
+            "utilisation": serving.utilisation,
+            "amortise_months": serving.amortise_months,
+            "source": serving.source,
+            "machine": machine(),
+            "one_off": bill,
+            "break_even": economics.break_even(
+                bill["total_eur"], api, own, serving, speed.answers_per_s if speed else None
+            ),
+            "shocks": economics.shocks(api, own, serving.utilisation),
+        },
+        "gate": config.eval.gate,
+    }
+
+
+def _per_request(arm: Arm) -> float | None:
+    """EUR per request."""
+    return sum(arm.costs) / len(arm.costs) / economics.NANO if arm.costs else None
+
+
+def one_off(config: RunConfig, folder: RunFolder, teacher_is_priced: bool) -> dict[str, Any]:
+    """The bill of the distillation: teacher answers and training. Work of people is not in it. None = unknown."""
+    rate = config.eval.serving.eur_per_hour
+    card = _facts(folder.data_card)
+    student = _facts(folder.student / "student.json")
+    speed = card.get("speed") or {}
+    teacher: float | None = None
+    if teacher_is_priced and (card.get("cost") or {}).get("eur") is not None:
+        teacher = float(card["cost"]["eur"])
+    elif config.teacher.kind == "transformers" and rate is not None and speed.get("answers"):
+        # A resumed stage timed a part of the answers; all of them took as long each.
+        teacher = speed["seconds"] / speed["answers"] * card["answers"] * rate / 3600
+    trained = student.get("seconds")
+    training = trained * rate / 3600 if trained is not None and rate is not None else None
+    total = teacher + training if teacher is not None and training is not None else None
+    return {"teacher_eur": teacher, "training_eur": training, "total_eur": total, "training_seconds": trained}
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+
+
+def machine() -> str:
+    """Processor and cores, for people."""
+    import os
+
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), model)
+    except OSError:
+        pass
+    return f"{model}, {len(os.sched_getaffinity(0))} cores"
+
+
+def _gate(config: RunConfig, report: dict[str, Any], path: Path) -> None:
+    """Turn the verdict into an exit code, when the configuration asks for a gate."""
+    if config.eval.gate == "none":
+        return
+    verdict = report["verdict"]
+    outcome = verdict["outcome"] if config.eval.gate == "teacher" else verdict["gain"]
+    if outcome == "pass":
+        return
+    error = GateFailed if outcome == "fail" else GateInconclusive
+    raise error(
+        verdict["sentence"], safe=f"every answer and {path}", next="more data, more steps, or a wider eval.margin"
+    )
