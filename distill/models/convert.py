@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -12,8 +13,11 @@ from distill.artifacts import write_json
 from distill.errors import DataError, DistillError, OutOfMemory
 from distill.models.chat import end_ids
 from distill.models.folder import check_folder, read_json, safe_config
+from distill.models.load import quiet_library
+from distill.progress import progress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -46,10 +50,7 @@ def _weights(gguf: Path, folder: Path) -> None:
     options: dict[str, Any] = {}
     if hasattr(transformers, "GgufConfig"):  # from there on, packed weights are the default and cannot be saved
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    quiet = transformers.utils.logging
-    bars = quiet.is_progress_bar_enabled()
-    quiet.disable_progress_bar()
-    try:
+    with quiet_library(), _shown_as_ours():
         model = transformers.AutoModelForCausalLM.from_pretrained(
             str(gguf.parent),
             gguf_file=gguf.name,
@@ -60,11 +61,30 @@ def _weights(gguf: Path, folder: Path) -> None:
         )
         # One file up to 20 GB: its SHA-256 is then the model's.
         model.save_pretrained(folder, max_shard_size="20GB")
-    finally:
-        if bars:
-            quiet.enable_progress_bar()
     for file in folder.glob("*.safetensors"):
         os.chmod(file, 0o600)
+
+
+@contextlib.contextmanager
+def _shown_as_ours() -> Iterator[None]:
+    """The reader's loop over tensors has a bar of its own; ours takes its place."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    def counted(tensors: Sequence[Any], **_: Any) -> Iterator[Any]:
+        with progress("converting", len(tensors), "tensors") as bar:
+            for tensor in tensors:
+                yield tensor
+                bar.advance()
+
+    theirs = getattr(reader, "tqdm", None)
+    if theirs is None:
+        yield
+        return
+    reader.tqdm = counted
+    try:
+        yield
+    finally:
+        reader.tqdm = theirs
 
 
 def _tokenizer(gguf: Path, folder: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from distill.errors import DataError, DistillError, EnvironmentProblem, MissingD
 from distill.models.folder import check_folder, check_header, read_json, safe_config
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Iterator
 
 NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
@@ -28,18 +29,16 @@ def load_causal_lm(
     import torch
     import transformers
 
-    quiet = transformers.utils.logging
-    bars = quiet.is_progress_bar_enabled()
-    quiet.disable_progress_bar()
     try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            str(path),
-            config=_config(path),
-            dtype=getattr(torch, pick_dtype(dtype, place)),
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
+        with quiet_library():
+            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                str(path),
+                config=_config(path),
+                dtype=getattr(torch, pick_dtype(dtype, place)),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
         if adapter is not None:
             model = _attach(model, adapter)
         model = model.to(place)
@@ -47,10 +46,21 @@ def load_causal_lm(
         raise
     except Exception as error:
         raise _readable(error, path) from error
-    finally:
-        if bars:
-            quiet.enable_progress_bar()
     return model.eval(), tokenizer
+
+
+@contextlib.contextmanager
+def quiet_library() -> Iterator[None]:
+    """transformers without its progress bars."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def load_tokenizer(path: Path) -> Any:
@@ -151,16 +161,3 @@ def cpu_has_bf16() -> bool:
         return False
     flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
     return not NATIVE_BF16.isdisjoint(flags.split())
-
-
-def threads(count: int) -> None:
-    """Use ``count`` CPU threads for tensors (0 = leave the default, all cores)."""
-    if count:
-        import torch
-
-        torch.set_num_threads(count)
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """`torch.bfloat16` as `bfloat16`."""
-    return str(dtype).removeprefix("torch.")

