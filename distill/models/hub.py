@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from distill.artifacts import DISK_ERRORS, disk_problem, new_folder, write_json
-from distill.errors import ConfigError, EnvironmentProblem, MissingDependency
+from distill.errors import ConfigError, EnvironmentProblem, MissingDependency, Refused
 from distill.models.folder import check_folder, read_json, safe_config
 from distill.progress import say
 
@@ -38,6 +38,8 @@ def fetch(source: str, entry: Path, licence: str | None) -> None:
     """
     name, revision = parse(source)
     info = _reach(name, revision)
+    if not any(file.rfilename.endswith(".safetensors") for file in info.siblings or ()):
+        raise Refused("no safetensors weights there; other formats can run code", where=f"hub:{name}@{revision}")
     commit = str(info.sha)
     if revision != commit:
         say(f"{source} is not pinned: taking commit {commit}")
@@ -45,7 +47,14 @@ def fetch(source: str, entry: Path, licence: str | None) -> None:
 
     work = entry.parent.parent / "work" / f"{entry.name}-{commit[:12]}"
     try:
-        snapshot_download(name, revision=commit, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_dir=work)
+        snapshot_download(
+            name,
+            revision=commit,
+            allow_patterns=WANTED,
+            ignore_patterns=UNWANTED,
+            local_dir=work,
+            endpoint=os.environ.get("HF_ENDPOINT"),
+        )
     except OSError as error:
         if error.errno in DISK_ERRORS:
             raise disk_problem(error, work) from error
@@ -79,7 +88,7 @@ def _reach(name: str, revision: str) -> Any:
 
     def ask() -> None:
         try:
-            answer.append(HfApi().model_info(name, revision=revision, timeout=REACH_S))
+            answer.append(HfApi(os.environ.get("HF_ENDPOINT")).model_info(name, revision=revision, timeout=REACH_S))
         except Exception as error:
             answer.append(error)
 

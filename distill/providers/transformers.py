@@ -7,6 +7,7 @@ order, which in bfloat16 can turn a near-tie. Samples are drawn with a seed of t
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import threading
 import time
@@ -92,7 +93,7 @@ class TransformersProvider:
             "engine": f"transformers {transformers.__version__}",
         }
 
-    @property
+    @functools.cached_property
     def tokenizer_fingerprint(self) -> str:
         """Of the tokenizer whose ids ``score_tokens`` returns."""
         return models.tokenizer_fingerprint(self.tokenizer)
