@@ -133,6 +133,9 @@ class Generate(Section):
     """Hard cap on what this run may spend on paid teachers, in EUR, kept across restarts."""
     signals_top_k: Annotated[int, Field(ge=0, le=1024)] = 0
     """Keep this many teacher log-probabilities per answer token (0 = none). Needed by `offline_topk`."""
+    signals_kind: Literal["topk", "sampled"] = "topk"
+    """`topk`: the most likely tokens. `sampled`: tokens drawn from the whole distribution, an unbiased target
+    (local teachers only; `signals_top_k` is then the number of draws)."""
     filters: tuple[Filter, ...] = ()
     """Answers are kept when every filter keeps them."""
     verifiers: tuple[Verifier, ...] = ()

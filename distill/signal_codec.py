@@ -225,7 +225,7 @@ def _to_bits(values: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
     """[T, N * width] bits of [T, N] numbers, the lowest first."""
     import numpy as np
 
-    return ((values[..., None] >> np.arange(width)) & 1).astype(np.uint8).reshape(len(values), -1)
+    return ((values[..., None] >> np.arange(width)) & 1).astype(np.uint8).reshape(len(values), values.shape[1] * width)
 
 
 def _from_bits(bits: NDArray[np.uint8], count: int, width: int) -> NDArray[np.int64]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from distill import signals
 from distill.errors import ConfigError, DataError
 from distill.progress import progress, say
+from distill.signal_codec import draw
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
     Kept = tuple[str, tuple[Message, ...], str, Completion]
 
 
-def require(provider: Provider, k: int) -> None:
+def require(provider: Provider, k: int, kind: str) -> None:
     """Refuse, before anything is asked, signals that this teacher cannot give. Raises ConfigError."""
+    if k and kind == "sampled" and not hasattr(provider, "score_tokens"):
+        raise ConfigError(
+            "generate.signals_kind: sampled needs the whole distribution, which only a local teacher gives",
+            next="set generate.signals_kind: topk, or use a local teacher",
+        )
     if k and not hasattr(provider, "score_tokens") and provider.capabilities.top_logprobs < k:
         most = provider.capabilities.top_logprobs
         able = f"at most {most} log-probabilities per token" if most else "no log-probabilities"
@@ -51,7 +57,7 @@ def write(provider: Provider, config: RunConfig, folder: RunFolder, kept: Sequen
         return []
     unique = list({item[0]: item for item in kept}.values())
     if hasattr(provider, "score_tokens"):
-        _scored(provider, folder.signals, k, unique)
+        _scored(provider, folder.signals, k, config.generate.signals_kind, unique)
     else:
         _received(provider, folder.signals, k, unique)
     return [folder.signals]
@@ -64,21 +70,34 @@ def _writer(folder: Path, about: signals.About) -> signals.SignalWriter:
     return signals.SignalWriter(folder, about)
 
 
-def _scored(provider: Any, folder: Path, k: int, kept: Sequence[Kept]) -> None:
+def _scored(provider: Any, folder: Path, k: int, kind: Literal["topk", "sampled"], kept: Sequence[Kept]) -> None:
     """Signals of finished answers, scored by the teacher in batches."""
-    vocab = provider.vocab
-    about = signals.About(provider.identity(), provider.tokenizer_fingerprint, vocab, min(k, vocab))
+    vocab, sampled = provider.vocab, kind == "sampled"
+    about = signals.About(
+        provider.identity(), provider.tokenizer_fingerprint, vocab, min(k, vocab), kind, draws=k if sampled else 0
+    )
     writer = _writer(folder, about)
     missing = [item for item in kept if item[0] not in writer]
+    size = 1 if sampled else provider.batch_size  # a whole distribution is large: one answer at a time
     with progress("signals", len(kept), "answers") as bar:
         bar.resume_at(len(kept) - len(missing))
-        for start in range(0, len(missing), provider.batch_size):
-            batch = missing[start : start + provider.batch_size]
-            found = provider.score_tokens([(messages, answer) for _, messages, answer, _ in batch], about.k)
+        for start in range(0, len(missing), size):
+            batch = missing[start : start + size]
+            items = [(messages, answer) for _, messages, answer, _ in batch]
+            found = provider.score_tokens(items, vocab if sampled else about.k)
             for (key, *_), signal in zip(batch, found, strict=True):
-                writer.add(key, signal)
+                writer.add(key, _drawn(signal, k, key) if sampled else signal)
             bar.advance(len(batch))
     writer.finish([key for key, *_ in kept])
+
+
+def _drawn(whole: Any, draws: int, key: str) -> signals.Signal:
+    """``draws`` draws per token from the whole distribution; the seed is the answer's own."""
+    import numpy as np
+
+    places_TK, logprobs_TK = draw(whole.top_logprobs_TK, draws, int(key[:15], 16))
+    ids_TK = np.take_along_axis(whole.top_ids_TK, np.maximum(places_TK, 0), 1)
+    return signals.Signal(whole.token_ids_T, ids_TK, logprobs_TK)
 
 
 def _received(provider: Provider, folder: Path, k: int, kept: Sequence[Kept]) -> None:

@@ -53,7 +53,7 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         config.teacher, Context(folder=config.resolve("."))
     )
     try:
-        capture.require(provider, config.generate.signals_top_k)
+        capture.require(provider, config.generate.signals_top_k, config.generate.signals_kind)
         asked, seconds = _ask(provider, config, built.prompts, folder)
         candidates = [_candidate(item, config) for item in asked]
         reasons = sieve.sift(candidates, config.generate.filters, config.generate.verifiers, config.resolve)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SHINGLE = 6
 HASHES = 125
-PRIME = 2**61 - 1
+PRIME = 2**32 + 15  # just above the pieces, so that each factor orders them differently
 
 
 class Config(FilterConfig):

@@ -19,8 +19,8 @@ CARD = re.compile(r"(?<![\d.,-])([2-6]\d{3}(?:[ \u00a0-]?\d){9,15})(?![\d-])")
 # International numbers, and national ones with their leading 0. Countries without one (ES, PL, PT, DK, CZ ...) are
 # found in the international form only: eight or nine bare digits can be anything.
 PHONE = re.compile(
-    r"(?<![\w.,/-])(?:\+|00)[1-9]\d{0,2}(?:[ \u00a0./-]?\(?\d\)?){7,13}(?![\d.,]*\d)"
-    r"|(?<![\w.,/+-])\(?0[1-9](?:[ \u00a0./-]?\(?\d\)?){7,10}(?![\d.,/-]*\d)"
+    r"(?<![\w.,/-])(?<!\d[ \u00a0])(?:\+|00)[1-9]\d{0,2}(?:[ \u00a0./-]?\(?\d\)?){7,13}(?![\d.,]*\d)"
+    r"|(?<![\w.,/+-])(?<!\d[ \u00a0])\(?0[1-9](?:[ \u00a0./-]?\(?\d\)?){7,10}(?![\d.,/-]*\d)"
 )
 DATE = re.compile(r"^\(?\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}-\d{2}-\d{2}")
 IBAN_LENGTH = {
