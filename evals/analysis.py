@@ -236,7 +236,7 @@ def _slices(
         part = {name: [rows_[i] for i in index] for name, rows_ in samples.items()}
         inside = [clusters[i] for i in index]
         pair = _pair(question.candidate, question.reference, part, inside)
-        arms = {name: stats.accuracy([s.correct for s in p], inside).as_dict() for name, p in part.items()}
+        arms = {n: {"accuracy": stats.accuracy([s.correct for s in p], inside).as_dict()} for n, p in part.items()}
         rows.append({"name": value, "n": len(index), "arms": arms, "difference": pair["difference"], "p": pair["p"]})
     for row, adjusted in zip(rows, stats.holm([r["p"] for r in rows]), strict=True):
         row["p_holm"] = adjusted

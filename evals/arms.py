@@ -1,36 +1,25 @@
-"""Who answers: teacher, base student free and held to the legal answers, student, humble baseline.
-
-Every answer goes through the run's store, so a killed evaluation asks nothing twice. An answer that is missing or
-broken counts as wrong and is counted.
-"""
+"""The arms of a run: teacher, base student free and held to the legal answers, student, humble baseline."""
 
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from distill import plugins
 from distill.errors import DataError
 from distill.progress import say
-from distill.providers._base import Context
 from evals import baseline
 from evals.analysis import Arm
-from evals.economics import billed, self_hosted
+from evals.asking import Desk, Exam, ask, machine_price
+from evals.economics import self_hosted
 from evals.samples import Sample
-from evals.timing import Timed
+from evals.verdict import percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from distill.artifacts import RunFolder
     from distill.config import RunConfig
-    from distill.providers._base import Provider
-    from distill.query.ask import Outcome
-    from distill.query.store import Store
-    from distill.records import Request
-    from evals.tasks._base import Item, TaskConfig, TaskModule
 
 LABELS = {
     "teacher": "the teacher",
@@ -42,147 +31,58 @@ LABELS = {
 }
 
 
-@dataclass(frozen=True)
-class Exam:
-    """One item of one task, and what is asked."""
+def answered(config: RunConfig, folder: RunFolder, questions: Sequence[Exam]) -> list[Arm]:
+    """Every configured arm with its answers, in the configured order."""
+    from distill.query.store import Store
 
-    module: TaskModule
-    config: TaskConfig
-    item: Item
-    request: Request
-
-
-def exams(config: RunConfig) -> list[Exam]:
-    """Everything that is asked, in a fixed order."""
-    from evals.tasks._base import completed, select
-
-    found: list[Exam] = []
-    for raw in config.eval.tasks:
-        module: Any = plugins.load("evals.tasks", raw.kind)
-        task = completed(raw, config.prompts, config.generate.max_new_tokens)  # type: ignore[type-var]
-        items = select(module.examples(task, config.resolve(task.path)), task, config.seed)
-        found += [Exam(module, task, item, module.prompt(item, task)) for item in items]
+    desk = Desk(
+        config.resolve("."),
+        folder.eval / "speed.json",
+        config.generate.max_cost_eur,
+        config.eval.serving,
+        config.eval.teacher_serving,
+    )
+    found: list[Arm] = []
+    with Store(folder.db) as store:
+        for name in dict.fromkeys(config.eval.arms):
+            if name == "baseline":
+                found += humble(config, folder, questions)
+                continue
+            if name == "base_forced" and not all(q.request.choices for q in questions):
+                say("eval base_forced: left out, the task has no list of legal answers")
+                continue
+            held = name in ("base_forced", "teacher")
+            settings = _settings(name, config, folder)
+            arm = Arm(name, LABELS[name], ())
+            found.append(ask(arm, settings, questions, store, desk, held=held, confidence=name == "student"))
+            right = sum(s.correct for s in found[-1].samples) / len(questions)
+            say(f"eval {name}: {percent(right)}")
     return found
 
 
-def local_config(config: RunConfig, adapter: str | None, model: str | None = None) -> plugins.PluginConfig:
-    """The in-process engine for a student, with or without its adapter."""
-    module = plugins.load("distill.providers", "transformers")
-    return module.Config(  # type: ignore[no-any-return]
-        kind="transformers",
-        model=model or config.student.model,
-        adapter=adapter,
-        dtype=config.student.dtype,
-        batch_size=config.eval.batch_size,
-    )
-
-
-def student_config(config: RunConfig, folder: RunFolder) -> plugins.PluginConfig:
-    """The trained student: its adapter on the untouched base, or its own full weights."""
+def _settings(name: str, config: RunConfig, folder: RunFolder) -> plugins.PluginConfig:
+    """The provider settings of an arm."""
+    if name == "teacher":
+        return config.teacher
+    if name != "student":
+        return _local(config, config.student.model, None)
     facts = json.loads((folder.student / "student.json").read_text("utf-8"))
     if facts["adapter"]:
-        return local_config(config, str((folder.student / "adapter").resolve()))
-    return local_config(config, None, f"path:{folder.student.resolve()}")
+        return _local(config, config.student.model, str((folder.student / "adapter").resolve()))
+    return _local(config, f"path:{folder.student.resolve()}", None)
 
 
-def build(settings: Any, config: RunConfig) -> Provider:
-    """The provider a configuration describes."""
-    return plugins.load("distill.providers", settings.kind).build(settings, Context(folder=config.resolve(".")))  # type: ignore[no-any-return]
-
-
-def requests_for(arm: str, questions: Sequence[Exam], provider: Provider) -> list[Request]:
-    """What an arm is asked. Held to the legal answers: the teacher where its engine can, and `base_forced`."""
-    held = arm == "base_forced" or (arm == "teacher" and provider.capabilities.choices)
-    requests = [q.request if held else replace(q.request, choices=()) for q in questions]
-    if arm == "student" and provider.capabilities.top_logprobs:
-        requests = [replace(request, top_logprobs=1) for request in requests]
-    return requests
-
-
-def ask(arm: str, settings: Any, config: RunConfig, folder: RunFolder, questions: Sequence[Exam], store: Store) -> Arm:
-    """Answers of a model to every question, with speed and money."""
-    from distill import costs
-    from distill.query.ask import ask_all
-
-    provider: Any = build(settings, config)
-    local = settings.kind == "transformers"
-    try:
-        requests = requests_for(arm, questions, provider)
-        held = any(r.choices for r in requests)
-        if local:
-            provider = Timed(provider, folder.eval / "speed.json", arm, held)
-        outcomes = ask_all(
-            provider,
-            requests,
-            store,
-            title=f"eval {arm}",
-            price=costs.price_of(settings),
-            max_cost_eur=config.generate.max_cost_eur,
-        )
-    finally:
-        provider.close()
-    samples = [_sample(q, o) for q, o in zip(questions, outcomes, strict=True)]
-    made = Arm(
-        arm,
-        LABELS[arm],
-        samples,
-        model=str(getattr(settings, "model", "")),
-        held=held,
-        legal=tuple(questions[0].config.choices or ()),
-        speed=provider.speed if local else None,
-    )
-    return _priced(made, settings, config, local)
-
-
-def _priced(arm: Arm, settings: Any, config: RunConfig, local: bool) -> Arm:
-    """The arm with its costs: by the ledger where the engine has a price, else by the machine it runs on."""
-    from distill import costs
-
-    price = costs.price_of(settings)
-    if price is not None:
-        return replace(arm, costs=billed(arm.samples), price=price_facts(price), cost_source=f"{price}; {price.source}")
-    serving = config.eval.serving if local else config.eval.teacher_serving
-    if serving is None or serving.eur_per_hour is None:
-        return replace(arm, cost_source="unknown: no price and no eval.serving.eur_per_hour")
-    source = f"{serving.eur_per_hour:g} EUR/h, {100 * serving.utilisation:g} % utilised"
-    return replace(
-        arm,
-        costs=self_hosted(arm.samples, arm.speed, serving),
-        cost_source=source + (f"; {serving.source}" if serving.source else ""),
-    )
-
-
-def price_facts(price: Any) -> dict[str, Any]:
-    """EUR per million tokens of a dated price."""
-    return {"input": price.input / 1e9, "output": price.output / 1e9, "as_of": str(price.as_of)}
-
-
-def _sample(question: Exam, outcome: Outcome) -> Sample:
-    """One record. A truncated answer is read as far as it goes; any other broken one is empty and wrong."""
-    completion, item = outcome.completion, question.item
-    usable = completion.reject in ("", "truncated")
-    text = completion.text if usable else ""
-    logprobs = completion.logprobs.logprobs if completion.logprobs else ()
-    return Sample(
-        id=item.id,
-        task=question.config.title,
-        cluster=item.cluster,
-        lang=item.lang,
-        gold=question.module.gold_text(item),
-        prompt=question.request.messages[-1].content,
-        text=text,
-        predicted=question.module.normal(text, question.config),
-        correct=question.module.score(item, text, question.config) if usable else 0.0,
-        prompt_tokens=completion.usage.prompt,
-        completion_tokens=completion.usage.completion,
-        cached_tokens=completion.usage.cached,
-        latency_s=outcome.latency_s,
-        finish=completion.finish,
-        reject=completion.reject,
-        request_key=outcome.key,
-        cost_nano=outcome.cost_nano,
-        confidence=min(1.0, math.exp(sum(logprobs) / len(logprobs))) if logprobs else None,
-    )
+def _local(config: RunConfig, model: str, adapter: str | None) -> plugins.PluginConfig:
+    """The in-process engine."""
+    values: dict[str, Any] = {
+        "kind": "transformers",
+        "model": model,
+        "adapter": adapter,
+        "dtype": config.student.dtype,
+        "batch_size": config.eval.batch_size,
+    }
+    made: plugins.PluginConfig = plugins.load("distill.providers", "transformers").Config(**values)
+    return made
 
 
 def humble(config: RunConfig, folder: RunFolder, questions: Sequence[Exam]) -> list[Arm]:
@@ -227,9 +127,8 @@ def _humble_arm(name: str, pairs: Sequence[tuple[str, str]], config: RunConfig, 
         LABELS[name],
         samples,
         model=f"TF-IDF + logistic regression, {len(pairs)} rows",
-        held=True,
         legal=tuple(questions[0].config.choices or ()),
         speed=speed,
         costs=self_hosted(samples, speed, serving),
-        cost_source=f"{serving.eur_per_hour:g} EUR/h" if serving.eur_per_hour is not None else "unknown",
+        cost_source=machine_price(serving),
     )

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import platform
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from distill.artifacts import write_json, write_text
 from distill.errors import ConfigError, GateFailed, GateInconclusive
 from distill.progress import say
-from evals import arms as ask_arms
-from evals import economics, samples
+from evals import arms, economics, samples
 from evals.analysis import Arm, Question, analyse
-from evals.verdict import percent
+from evals.asking import Exam, exams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,9 +40,11 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         raise ConfigError(
             "eval.tasks is empty", next="name a task: eval.tasks: [{kind: classification, path: test.jsonl}]"
         )
-    questions = ask_arms.exams(config)
+    questions = exams(
+        config.eval.tasks, config.prompts, config.generate.max_new_tokens, config.resolve("."), config.seed
+    )
     say(f"eval: {len(questions)} items, {len({q.item.cluster for q in questions})} clusters")
-    found = _answers(config, folder, questions)
+    found = arms.answered(config, folder, questions)
     for arm in found:
         facts = {"arm": arm.name, "model": arm.model, "held": arm.held, "speed": arm.speed and arm.speed.as_dict()}
         samples.write(folder.eval / f"{arm.name}.parquet", arm.samples, facts)
@@ -62,31 +64,7 @@ def publish(report: dict[str, Any], json_path: Path, html_path: Path) -> None:
     write_text(html_path, html(report))
 
 
-def _answers(config: RunConfig, folder: RunFolder, questions: Sequence[ask_arms.Exam]) -> list[Arm]:
-    """The arms, in the configured order."""
-    from distill.query.store import Store
-
-    found: list[Arm] = []
-    with Store(folder.db) as store:
-        for name in dict.fromkeys(config.eval.arms):
-            if name == "baseline":
-                found += ask_arms.humble(config, folder, questions)
-                continue
-            if name == "base_forced" and not all(q.request.choices for q in questions):
-                say("eval base_forced: left out, the task has no list of legal answers")
-                continue
-            settings: Any = {
-                "teacher": lambda: config.teacher,
-                "student": lambda: ask_arms.student_config(config, folder),
-            }.get(name, lambda: ask_arms.local_config(config, None))()
-            found.append(ask_arms.ask(name, settings, config, folder, questions, store))
-            say(f"eval {name}: {percent(sum(s.correct for s in found[-1].samples) / len(questions))}")
-    return found
-
-
-def _question(
-    config: RunConfig, folder: RunFolder, found: Sequence[Arm], questions: Sequence[ask_arms.Exam]
-) -> Question:
+def _question(config: RunConfig, folder: RunFolder, found: Sequence[Arm], questions: Sequence[Exam]) -> Question:
     names = [arm.name for arm in found]
     candidate = "student" if "student" in names else names[-1]
     reference = "teacher" if "teacher" in names else names[0]
@@ -103,7 +81,7 @@ def _question(
         draws=config.eval.draws,
         seed=config.seed,
         examples=config.eval.examples,
-        chance=sum(1 / size for size in sizes) / len(sizes) if len(sizes) == len(questions) else 0.0,
+        chance=fmean(1 / size for size in sizes) if len(sizes) == len(questions) else 0.0,
         extra=_extra(config, folder, {arm.name: arm for arm in found}, candidate, reference, questions),
     )
 
@@ -111,16 +89,16 @@ def _question(
 def _extra(
     config: RunConfig,
     folder: RunFolder,
-    arms: dict[str, Arm],
+    found: dict[str, Arm],
     candidate: str,
     reference: str,
-    questions: Sequence[ask_arms.Exam],
+    questions: Sequence[Exam],
 ) -> dict[str, Any]:
     """Money over time, the sets and the assumptions: what the records alone do not say."""
     serving = config.eval.serving
-    own, api = _per_request(arms[candidate]), _per_request(arms[reference])
-    bill = one_off(config, folder, arms[reference].price is not None)
-    speed = arms[candidate].speed
+    own, api = _per_request(found[candidate]), _per_request(found[reference])
+    bill = one_off(config, folder, found[reference].price is not None)
+    speed = found[candidate].speed
     tasks = {q.config.title: q for q in questions}
     return {
         "kind": "run",

@@ -56,7 +56,7 @@ class Sample:
         return self.prompt_tokens + self.completion_tokens
 
 
-TYPES = {"correct": "double", "latency_s": "double", "confidence": "double"} | dict.fromkeys(
+TYPES = {"correct": "float64", "latency_s": "float64", "confidence": "float64"} | dict.fromkeys(
     ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_nano"), "int64"
 )
 

@@ -75,7 +75,8 @@ def cluster_sums(values: ArrayLike, codes: NDArray[np.int64], count: int) -> Flo
     """Sum of ``values`` in each cluster: shape [C]."""
     import numpy as np
 
-    return np.bincount(codes, weights=np.asarray(values, dtype=np.float64), minlength=count)
+    sums = np.bincount(codes, weights=np.asarray(values, dtype=np.float64), minlength=count)
+    return sums.astype(np.float64)
 
 
 def clustered_mean(values: ArrayLike, clusters: Sequence[Any], confidence: float = CONFIDENCE) -> Estimate:

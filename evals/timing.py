@@ -1,4 +1,7 @@
-"""How fast an engine in this process answers: measured batch by batch, kept on disk for the process that resumes."""
+"""How fast an engine answers: measured call by call, kept on disk for the process that resumes.
+
+Time in which at least one call is in flight counts once, however many there are. Loading weights does not count.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from distill.providers._base import Provider
     from distill.records import Answer, Request
+
+WRITE_EVERY_S = 2.0
 
 
 class Timed:
-    """A provider that is the same in every way, and notes what each batch took. Loading the weights is not counted."""
+    """A provider that is the same in every way, and notes what its calls took."""
 
-    def __init__(self, provider: Provider, path: Path, arm: str, held: bool):
+    def __init__(self, provider: Any, path: Path, arm: str, held: bool):
         self._provider, self._path, self._arm = provider, path, arm
+        self.batch_size: int = provider.batch_size
+        self.capabilities = provider.capabilities
         self._mark = hashlib.sha256(canonical_json([provider.identity(), held])).hexdigest()
+        self._loading = asyncio.Lock()
         self._loaded = False
+        self._local = hasattr(type(provider), "vocab")  # weights in this process
+        self._in_flight = 0
+        self._since = self._written = 0.0
         self.speed = self._remembered()
 
     def __getattr__(self, name: str) -> Any:
@@ -36,22 +46,43 @@ class Timed:
 
     async def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """What the provider answers."""
-        if not self._loaded:
-            await asyncio.to_thread(getattr, self._provider, "vocab", None)  # loads the weights
-            self._loaded = True
-            memory.reset_peak()
-        started = time.perf_counter()
-        answers = await self._provider.ask(requests)
-        self._note(time.perf_counter() - started, [self._provider.parse(answer.raw).usage for answer in answers])
-        return answers
+        async with self._loading:
+            if not self._loaded:
+                await asyncio.to_thread(getattr, self._provider, "vocab", None)  # loads the weights
+                self._loaded = True
+                memory.reset_peak()
+        if self._in_flight == 0:
+            self._since = time.perf_counter()
+        self._in_flight += 1
+        usage: list[Usage] = []
+        try:
+            answers: list[Answer] = await self._provider.ask(requests)
+            usage = [self._provider.parse(answer.raw).usage for answer in answers]
+            return answers
+        finally:
+            self._in_flight -= 1
+            self._note(usage)
 
-    def _note(self, seconds: float, usage: Sequence[Usage]) -> None:
+    def _note(self, usage: Sequence[Usage]) -> None:
+        now = time.perf_counter()
         total = sum(usage, Usage())
-        part = Speed(
-            len(usage), total.prompt, total.completion, seconds, int(self._provider.batch_size), memory.peak_bytes()
-        )
+        peak = memory.peak_bytes() if self._local else None
+        part = Speed(len(usage), total.prompt, total.completion, now - self._since, int(self.batch_size), peak)
+        self._since = now
         self.speed = part if self.speed is None else self.speed + part
-        write_json(self._path, {**_read(self._path), self._arm: {"of": self._mark, "speed": asdict(self.speed)}})
+        if now - self._written >= WRITE_EVERY_S:
+            self._write()
+
+    def _write(self) -> None:
+        if self.speed is not None:
+            write_json(self._path, {**_read(self._path), self._arm: {"of": self._mark, "speed": asdict(self.speed)}})
+        self._written = time.perf_counter()
+
+    def close(self) -> None:
+        """Keep the measure, free what the provider holds."""
+        if self._loaded:
+            self._write()
+        self._provider.close()
 
     def _remembered(self) -> Speed | None:
         """What an earlier process measured with this engine and this way of asking."""

@@ -1,191 +1,20 @@
-"""The pictures: hand-written SVG that takes its colours from the page, so light, dark and print are one file.
-
-Shapes tell systems apart as well as colours. Every figure has a title and a description for screen readers.
-"""
+"""The pictures of the report. Shapes tell systems apart as well as colours; every figure is described in words."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup, escape
-
 from evals.report.numbers import shown
+from evals.report.svg import WIDTH, Labels, line, log_axis, log_ticks, mark, share_axis, share_range, svg, text, ticks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-WIDTH = 760.0
+    from markupsafe import Markup
+
 MARGIN = "the margin: so much may be lost"
-SHAPES = {
-    "candidate": '<circle r="6.5"/>',
-    "reference": '<rect x="-6" y="-6" width="12" height="12"/>',
-    "humble": '<path d="M0-7.5 7 5.5H-7Z"/>',
-    "other": '<path d="M0-7.5 7.5 0 0 7.5-7.5 0Z"/>',
-}
-
-
-def role_of(report: Mapping[str, Any], name: str) -> str:
-    """candidate, reference, humble or other: decides shape and colour."""
-    if name in (report["candidate"], report["reference"]):
-        return "candidate" if name == report["candidate"] else "reference"
-    return "humble" if name in report["humble"] else "other"
-
-
-def svg(name: str, title: str, description: str, height: float, body: Sequence[str]) -> Markup:
-    """One figure."""
-    return Markup(
-        f'<svg class="figure" viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-labelledby="{name}-t {name}-d">'
-        f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(description)}</desc>'
-        + "".join(body)
-        + "</svg>"
-    )
-
-
-def text(x: float, y: float, content: str, cls: str = "", anchor: str = "start") -> str:
-    """One line of text."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{cls}" text-anchor="{anchor}">{escape(content)}</text>'
-
-
-def line(x1: float, y1: float, x2: float, y2: float, cls: str) -> str:
-    """A straight line."""
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{cls}"/>'
-
-
-def mark(x: float, y: float, role: str) -> str:
-    """The shape of a system."""
-    return f'<g class="mark {role}" transform="translate({x:.1f} {y:.1f})">{SHAPES[role]}</g>'
-
-
-@dataclass
-class Labels:
-    """Places labels so that they cover neither each other nor a mark."""
-
-    left: float
-    right: float
-    taken: list[tuple[float, float, float, float]] = field(default_factory=list)
-
-    def keep_free(self, x: float, y: float, half: float = 9) -> None:
-        """No label may cover this point."""
-        self.taken.append((x - half, y - half, x + half, y + half))
-
-    def place(self, x: float, y: float, content: str) -> str:
-        """A label beside (x, y), at the first place that is free."""
-        width = 6.7 * len(content)
-        for dx, dy, anchor in (
-            (13, 4, "start"), (-13, 4, "end"), (13, -13, "start"), (13, 21, "start"), (-13, -13, "end"),
-            (-13, 21, "end"), (0, -16, "middle"), (0, 26, "middle"), (13, -28, "start"), (13, 36, "start"),
-        ):  # fmt: skip
-            start = x + dx - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
-            box = (start, y + dy - 11, start + width, y + dy + 3)
-            if box[0] >= self.left and box[2] <= self.right and not any(_overlap(box, other) for other in self.taken):
-                break
-        self.taken.append(box)
-        return text(x + dx, y + dy, content, "label", anchor)
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers between low and high, 4 to 8 of them."""
-    raw = (high - low) / 5
-    step = next(
-        m * 10 ** math.floor(math.log10(raw))
-        for m in (1, 2, 2.5, 5, 10)
-        if m * 10 ** math.floor(math.log10(raw)) >= raw
-    )
-    first = math.ceil(low / step - 1e-9)
-    return [round(step * i, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def share_range(values: Sequence[float]) -> tuple[float, float]:
-    """A range of shares that holds all values, with some air, inside 0..1."""
-    low, high = min(values), max(values)
-    air = max(0.03, (high - low) * 0.08)
-    return max(0.0, math.floor((low - air) * 20) / 20), min(1.0, math.ceil((high + air) * 20) / 20)
-
-
-def quality_and_cost(report: Mapping[str, Any]) -> Markup:
-    """Accuracy with intervals over EUR per 1,000 requests (logarithmic); systems of unknown cost stand apart."""
-    arms = report["arms"]
-    priced = [a for a in arms if (a["cost"]["per_1000_requests"] or {}).get("value")]
-    unpriced = [a for a in arms if a not in priced]
-    top, bottom, left = 26.0, 350.0, 62.0
-    gutter = 170.0 if unpriced else 0.0
-    right = WIDTH - 12 - gutter - (16 if gutter else 0)
-    low, high = share_range([a["accuracy"][k] for a in arms for k in ("low", "high")])
-    y = lambda v: bottom - (v - low) / (high - low) * (bottom - top)  # noqa: E731
-    body = [
-        line(left, y(v), WIDTH - 12, y(v), "grid") + text(left - 9, y(v) + 4, f"{100 * v:g} %", "tick", "end")
-        for v in ticks(low, high)
-    ]
-    reference = next(a for a in arms if a["name"] == report["reference"])
-    limit = reference["accuracy"]["value"] - report["margin"]
-    if low <= limit <= high:
-        body.append(line(left, y(limit), WIDTH - 12, y(limit), "margin"))
-        body.append(text(left + 6, y(limit) - 6, MARGIN, "note"))
-    labels = Labels(left, WIDTH - 4)
-    labels.taken.append((left, y(limit) - 18, left + 6.5 * len(MARGIN), y(limit) + 2))
-    places: list[tuple[Any, float]] = []
-    if priced:
-        costs = [v for a in priced for v in (a["cost"]["per_1000_requests"][k] for k in ("low", "value", "high")) if v]
-        x = _log_axis(min(costs), max(costs), left + 14, right - 14)
-        body += _log_ticks(min(costs), max(costs), x, left, right, top, bottom)
-        body.append(
-            text(
-                (left + right) / 2,
-                bottom + 44,
-                "EUR per 1,000 requests (logarithmic): cheaper to the left",
-                "axis",
-                "middle",
-            )
-        )
-        body.append(_frontier(priced, x, y))
-        for arm in priced:
-            cost = arm["cost"]["per_1000_requests"]
-            at = x(cost["value"])
-            places.append((arm, at))
-            if cost["low"] and cost["high"]:
-                body.append(
-                    line(
-                        x(cost["low"]),
-                        y(arm["accuracy"]["value"]),
-                        x(cost["high"]),
-                        y(arm["accuracy"]["value"]),
-                        f"whisker {role_of(report, arm['name'])}",
-                    )
-                )
-    if unpriced:
-        start = WIDTH - 12 - gutter if priced else left
-        end = WIDTH - 12
-        body.append(
-            f'<rect x="{start:.1f}" y="{top}" width="{end - start:.1f}" height="{bottom - top}" class="gutter"/>'
-        )
-        body.append(text((start + end) / 2, bottom + 20, "cost unknown", "tick", "middle"))
-        step = (end - start) / (len(unpriced) + 1) if not priced else 0.0
-        for number, arm in enumerate(unpriced):
-            places.append((arm, start + step * (number + 1) if not priced else start + 20 + 14 * number))
-    for arm, at in places:
-        labels.keep_free(at, y(arm["accuracy"]["value"]))
-    for arm, at in places:
-        accuracy, role = arm["accuracy"], role_of(report, arm["name"])
-        body.append(line(at, y(accuracy["low"]), at, y(accuracy["high"]), f"whisker {role}"))
-        body.append(mark(at, y(accuracy["value"]), role))
-    body += [labels.place(at, y(arm["accuracy"]["value"]), short(arm)) for arm, at in places]
-    body.append(text(left - 50, top - 10, "accuracy", "axis"))
-    facts = "; ".join(f"{a['label']}: {100 * a['accuracy']['value']:.1f} %" for a in arms)
-    return svg(
-        "fig-cost",
-        "Quality against cost",
-        f"Accuracy with 95 % intervals over EUR per 1,000 requests. {facts}.",
-        404,
-        body,
-    )
-
-
+COST_AXIS = "EUR per 1,000 requests (logarithmic): cheaper to the left"
+TOP, BOTTOM, LEFT, GUTTER = 26.0, 350.0, 62.0, 170.0
 NAMES = {
     "teacher": "teacher",
     "student": "student",
@@ -202,25 +31,76 @@ def short(arm: Mapping[str, Any]) -> str:
     return name if len(name) <= 30 else name[:29] + "…"
 
 
-def _log_axis(low: float, high: float, start: float, end: float) -> Any:
-    a, b = math.log10(low), math.log10(high)
-    if b - a < 0.3:
-        a, b = a - 0.3, b + 0.3
-    pad = (b - a) * 0.06
-    a, b = a - pad, b + pad
-    return lambda v: start + (math.log10(v) - a) / (b - a) * (end - start)
+def role_of(report: Mapping[str, Any], name: str) -> str:
+    """candidate, reference, humble or other: decides shape and colour."""
+    if name in (report["candidate"], report["reference"]):
+        return "candidate" if name == report["candidate"] else "reference"
+    return "humble" if name in report["humble"] else "other"
 
 
-def _log_ticks(low: float, high: float, x: Any, left: float, right: float, top: float, bottom: float) -> list[str]:
-    body = []
-    many = math.log10(high / low) > 2
-    for exponent in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1):
-        for factor in (1,) if many else (1, 2, 5):
-            value = factor * 10.0**exponent
-            if left <= x(value) <= right:
-                body.append(line(x(value), top, x(value), bottom, "grid"))
-                body.append(text(x(value), bottom + 20, f"{value:.10f}".rstrip("0").rstrip("."), "tick", "middle"))
-    return body
+def quality_and_cost(report: Mapping[str, Any]) -> Markup:
+    """Accuracy with intervals over EUR per 1,000 requests (logarithmic); systems of unknown cost stand apart."""
+    arms = report["arms"]
+    priced = [a for a in arms if (a["cost"]["per_1000_requests"] or {}).get("value")]
+    unpriced = [a for a in arms if a not in priced]
+    edge = WIDTH - 12
+    right = edge - GUTTER - 16 if unpriced else edge
+    low, high = share_range([a["accuracy"][k] for a in arms for k in ("low", "high")])
+    y, grid = share_axis(low, high, LEFT, edge, TOP, BOTTOM)
+    start = edge - GUTTER if priced else LEFT
+    body = _gutter(start, edge) if unpriced else []
+    body += [*grid, text(LEFT - 50, TOP - 10, "accuracy", "axis")]
+    places = _unpriced_places(unpriced, start, edge, bool(priced))
+    labels = Labels(LEFT, WIDTH - 4)
+    body += _margin_line(report, low, high, y, edge, labels)
+    if priced:
+        costs = [v for a in priced for v in (a["cost"]["per_1000_requests"][k] for k in ("low", "value", "high")) if v]
+        x = log_axis(min(costs), max(costs), LEFT + 14, right - 14)
+        body += log_ticks(min(costs), max(costs), x, LEFT, right, TOP, BOTTOM)
+        body += [text((LEFT + right) / 2, BOTTOM + 44, COST_AXIS, "axis", "middle"), _frontier(priced, x, y)]
+        body += [_cost_whisker(report, arm, x, y) for arm in priced]
+        places += [(arm, x(arm["cost"]["per_1000_requests"]["value"])) for arm in priced]
+    for arm, at in places:
+        labels.keep_free(at, y(arm["accuracy"]["value"]))
+        body += _accuracy_mark(arm["accuracy"], at, y, role_of(report, arm["name"]))
+    body += [labels.place(at, y(arm["accuracy"]["value"]), short(arm)) for arm, at in places]
+    facts = "; ".join(f"{a['label']}: {100 * a['accuracy']['value']:.1f} %" for a in arms)
+    description = f"Accuracy with 95 % intervals over EUR per 1,000 requests. {facts}."
+    return svg("fig-cost", "Quality against cost", description, 404, body)
+
+
+def _gutter(start: float, end: float) -> list[str]:
+    place = f'x="{start:.1f}" y="{TOP}" width="{end - start:.1f}" height="{BOTTOM - TOP}"'
+    return [f'<rect {place} class="gutter"/>', text((start + end) / 2, BOTTOM + 20, "cost unknown", "tick", "middle")]
+
+
+def _unpriced_places(arms: Sequence[Any], start: float, end: float, narrow: bool) -> list[tuple[Any, float]]:
+    step = 14.0 if narrow else (end - start) / (len(arms) + 1)
+    return [(arm, start + 6 + step * (number + 1)) for number, arm in enumerate(arms)]
+
+
+def _margin_line(report: Mapping[str, Any], low: float, high: float, y: Any, edge: float, labels: Labels) -> list[str]:
+    """The reference minus the margin, with its name."""
+    reference = next(a for a in report["arms"] if a["name"] == report["reference"])
+    limit = reference["accuracy"]["value"] - report["margin"]
+    if not low <= limit <= high:
+        return []
+    labels.taken.append((LEFT, y(limit) - 18, LEFT + 6.5 * len(MARGIN), y(limit) + 2))
+    return [line(LEFT, y(limit), edge, y(limit), "margin"), text(LEFT + 6, y(limit) - 6, MARGIN, "note")]
+
+
+def _cost_whisker(report: Mapping[str, Any], arm: Mapping[str, Any], x: Any, y: Any) -> str:
+    cost, height = arm["cost"]["per_1000_requests"], y(arm["accuracy"]["value"])
+    if not cost["low"] or not cost["high"]:
+        return ""
+    return line(x(cost["low"]), height, x(cost["high"]), height, f"whisker {role_of(report, arm['name'])}")
+
+
+def _accuracy_mark(accuracy: Mapping[str, float], at: float, y: Any, role: str) -> list[str]:
+    return [
+        line(at, y(accuracy["low"]), at, y(accuracy["high"]), f"whisker {role}"),
+        mark(at, y(accuracy["value"]), role),
+    ]
 
 
 def _frontier(arms: Sequence[Any], x: Any, y: Any) -> str:
@@ -285,24 +165,20 @@ def differences(report: Mapping[str, Any]) -> Markup:
 def slices(report: Mapping[str, Any], key: str, names: Sequence[str]) -> Markup:
     """Accuracy with intervals for each language or task, one column of marks per system."""
     rows = report[key]
-    low, high = share_range([r["arms"][n][k] for r in rows for n in names for k in ("low", "high")])
-    top, bottom, left, right = 16.0, 236.0, 62.0, WIDTH - 12
-    y = lambda v: bottom - (v - low) / (high - low) * (bottom - top)  # noqa: E731
-    body = [
-        line(left, y(v), right, y(v), "grid") + text(left - 9, y(v) + 4, f"{100 * v:g} %", "tick", "end")
-        for v in ticks(low, high)
-    ]
-    width = (right - left) / len(rows)
+    low, high = share_range([r["arms"][n]["accuracy"][k] for r in rows for n in names for k in ("low", "high")])
+    bottom, right = 236.0, WIDTH - 12
+    y, body = share_axis(low, high, LEFT, right, 16.0, bottom)
+    width = (right - LEFT) / len(rows)
     step = min(30.0, width / (len(names) + 1))
     for number, row in enumerate(rows):
-        centre = left + width * (number + 0.5)
+        centre = LEFT + width * (number + 0.5)
         for place, name in enumerate(names):
-            at, values, role = centre + step * (place - (len(names) - 1) / 2), row["arms"][name], role_of(report, name)
-            body.append(line(at, y(values["low"]), at, y(values["high"]), f"whisker {role}"))
-            body.append(mark(at, y(values["value"]), role))
+            at = centre + step * (place - (len(names) - 1) / 2)
+            body += _accuracy_mark(row["arms"][name]["accuracy"], at, y, role_of(report, name))
         body.append(text(centre, bottom + 22, f"{row['name']} (n = {row['n']})", "label", "middle"))
     noun = key.removesuffix("s")
-    return svg(f"fig-{key}", f"Accuracy by {noun}", f"Accuracy with 95 % intervals for each {noun}.", bottom + 36, body)
+    words = f"Accuracy with 95 % intervals for each {noun}."
+    return svg(f"fig-{key}", f"Accuracy by {noun}", words, bottom + 36, body)
 
 
 def cells(report: Mapping[str, Any]) -> Markup:
@@ -332,21 +208,18 @@ def cells(report: Mapping[str, Any]) -> Markup:
 def deferral(report: Mapping[str, Any]) -> Markup:
     """Accuracy of the cascade over the share of requests passed on to the reference."""
     curve, best = report["cascade"]["curve"], report["cascade"]["best"]
-    top, bottom, left, right = 16.0, 236.0, 62.0, WIDTH - 12
+    bottom, right = 236.0, WIDTH - 12
     low, high = share_range([p["accuracy"] for p in curve])
-    y = lambda v: bottom - (v - low) / (high - low) * (bottom - top)  # noqa: E731
-    x = lambda v: left + v * (right - left)  # noqa: E731
-    body = []
-    for v in ticks(low, high):
-        body += [line(left, y(v), right, y(v), "grid"), text(left - 9, y(v) + 4, f"{100 * v:g} %", "tick", "end")]
+    y, body = share_axis(low, high, LEFT, right, 16.0, bottom)
+    x = lambda v: LEFT + v * (right - LEFT)  # noqa: E731
     body += [text(x(v / 5), bottom + 20, f"{20 * v} %", "tick", "middle") for v in range(6)]
     limit = curve[-1]["accuracy"] - report["margin"]
     if low <= limit <= high:
-        body.append(line(left, y(limit), right, y(limit), "margin"))
+        body.append(line(LEFT, y(limit), right, y(limit), "margin"))
     points = " ".join(f"{x(p['escalated']):.1f},{y(p['accuracy']):.1f}" for p in curve)
     body.append(f'<polyline points="{points}" class="curve"/>')
     if best:
         body.append(mark(x(best["escalated"]), y(best["accuracy"]), "candidate"))
-    body.append(text((left + right) / 2, bottom + 42, "share of requests passed on", "axis", "middle"))
+    body.append(text((LEFT + right) / 2, bottom + 42, "share of requests passed on", "axis", "middle"))
     title = "Accuracy of student first, teacher when unsure"
     return svg("fig-cascade", title, report["cascade"]["sentence"], bottom + 50, body)

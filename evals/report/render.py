@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.report import figures
 from evals.report.numbers import at, shown
+from evals.report.svg import SHAPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +35,7 @@ def html(report: Mapping[str, Any]) -> str:
         candidate=report["arms"][names.index(report["candidate"])],
         reference=report["arms"][names.index(report["reference"])],
         role=partial(figures.role_of, report),
-        shapes=figures.SHAPES,
+        shapes=SHAPES,
         short=figures.short,
         chosen=list(dict.fromkeys(chosen)),
         figure_cost=figures.quality_and_cost(report),

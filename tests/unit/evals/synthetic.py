@@ -44,13 +44,22 @@ def systems(seed=0, clusters=60, accuracies=None):
                 text = answer or "I would say that this package belongs to <b>several</b> sections & more"
                 arms[name].append(
                     Sample(
-                        f"pkg{number}:{lang}", "debian-sections", f"pkg{number}", lang, gold,
+                        f"pkg{number}:{lang}",
+                        "debian-sections",
+                        f"pkg{number}",
+                        lang,
+                        gold,
                         f"Paket {number} ({lang}): un programme pour {gold}, <script>alert(1)</script>",
-                        text, answer, float(right),
-                        tokens + number % 7 if tokens else None, 3 if tokens else None,
+                        text,
+                        answer,
+                        float(right),
+                        tokens + number % 7 if tokens else None,
+                        3 if tokens else None,
                         reject="truncated" if name == "base" and not right else "",
-                        confidence=min(0.999, max(0.05, 0.85 + 0.12 * right - 0.25 * rng.random())) if name == "student" else None,
-                    )  # fmt: skip
+                        confidence=min(0.999, max(0.05, 0.85 + 0.12 * right - 0.25 * rng.random()))
+                        if name == "student"
+                        else None,
+                    )
                 )
     return arms
 
@@ -64,24 +73,42 @@ def made(seed=0, priced=True, accuracies=None, **changes):
         measured = Speed(count, tokens * count, 3 * count, (tokens + 3) * count / speed if speed else 0.05, 16, 2**30)
         costs = self_hosted(samples, measured, Machine()) if priced else None
         source = "0.05 EUR/h, 30 % utilised" if priced else "unknown"
-        arms.append(Arm(name, label, samples, f"{name}-model", name == "base_forced", LABELS, measured, costs, cost_source=source))
+        arms.append(
+            Arm(
+                name,
+                label,
+                samples,
+                f"{name}-model",
+                name == "base_forced",
+                LABELS,
+                measured,
+                costs,
+                cost_source=source,
+            )
+        )
     mean = {a.name: sum(a.costs) / len(a.costs) / 1e9 if a.costs else None for a in arms}
     own, api = mean["student"], mean["teacher"]
-    question = Question(
-        **{
-            "candidate": "student", "reference": "teacher", "base": "base_forced", "humble": ("baseline",),
-            "draws": 2000, "chance": 1 / 8, "examples": 12,
-            "extra": {
-                "kind": "run", "name": "synthetic", "gate": "none",
-                "sets": [{"name": "debian-sections", "kind": "classification", "items": 240, "licence": "free", "choices": list(LABELS)}],
-                "economics": {
-                    "eur_per_hour": 0.05 if priced else None, "utilisation": 0.3, "amortise_months": 12,
-                    "source": Machine.source, "machine": "a made-up processor, 2 cores",
-                    "one_off": {"teacher_eur": 0.01, "training_eur": 0.006, "total_eur": 0.016, "training_seconds": 432.0},
-                    "break_even": break_even(0.016, api, own, Machine(), 27.0), "shocks": shocks(api, own, 0.3),
-                },
-            },
-        }
-        | changes
-    )  # fmt: skip
-    return analyse(arms, question)
+    economics = {
+        "eur_per_hour": 0.05 if priced else None,
+        "utilisation": 0.3,
+        "amortise_months": 12,
+        "source": Machine.source,
+        "machine": "a made-up processor, 2 cores",
+        "one_off": {"teacher_eur": 0.01, "training_eur": 0.006, "total_eur": 0.016, "training_seconds": 432.0},
+        "break_even": break_even(0.016, api, own, Machine(), 27.0),
+        "shocks": shocks(api, own, 0.3),
+    }
+    sets = [
+        {"name": "debian-sections", "kind": "classification", "items": 240, "licence": "free", "choices": list(LABELS)}
+    ]
+    settings = {
+        "candidate": "student",
+        "reference": "teacher",
+        "base": "base_forced",
+        "humble": ("baseline",),
+        "draws": 2000,
+        "chance": 1 / 8,
+        "examples": 12,
+        "extra": {"kind": "run", "name": "synthetic", "gate": "none", "sets": sets, "economics": economics},
+    }
+    return analyse(arms, Question(**(settings | changes)))

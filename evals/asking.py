@@ -1,0 +1,159 @@
+"""Put the same questions to a model, through the durable store: a killed evaluation asks nothing twice.
+
+An answer that is missing or broken counts as wrong and is counted; an unknown price stays unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from distill import plugins
+from distill.providers._base import Context
+from evals.economics import billed, self_hosted
+from evals.samples import Sample
+from evals.tasks._base import completed, select
+from evals.timing import Timed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from distill.config import Prompts, Serving
+    from distill.query.ask import Outcome
+    from distill.query.store import Store
+    from distill.records import Request
+    from evals.analysis import Arm
+    from evals.tasks._base import Item, TaskConfig, TaskModule
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One item of one task, and what is asked."""
+
+    module: TaskModule
+    config: TaskConfig
+    item: Item
+    request: Request
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where an evaluation works, and what it may spend."""
+
+    folder: Path
+    """Relative paths of settings start here."""
+    speeds: Path
+    """File that keeps measured speeds."""
+    max_cost_eur: float
+    serving: Serving
+    """The machine this process runs on."""
+    remote: Serving | None = None
+    """The machine of a self-hosted server."""
+
+
+def exams(
+    tasks: Sequence[plugins.PluginConfig], prompts: Prompts, max_new_tokens: int, folder: Path, seed: int
+) -> list[Exam]:
+    """Everything that is asked, in a fixed order."""
+    found: list[Exam] = []
+    for raw in tasks:
+        module = cast("TaskModule", plugins.load("evals.tasks", raw.kind))
+        task = completed(cast("TaskConfig", raw), prompts, max_new_tokens)
+        path = (folder / task.path).expanduser().resolve()
+        items = select(module.examples(task, path), task, seed)
+        found += [Exam(module, task, item, module.prompt(item, task)) for item in items]
+    return found
+
+
+def ask(
+    arm: Arm,
+    settings: Any,
+    questions: Sequence[Exam],
+    store: Store,
+    desk: Desk,
+    *,
+    held: bool,
+    confidence: bool = False,
+) -> Arm:
+    """``arm`` with the model's answers, its speed and its costs.
+
+    ``held``: to the legal answers, where the engine can. ``confidence``: ask for log-probabilities, where it can.
+    """
+    from distill import costs
+    from distill.query.ask import ask_all
+
+    module = plugins.load("distill.providers", settings.kind)
+    provider = Timed(module.build(settings, Context(folder=desk.folder)), desk.speeds, arm.name, held)
+    try:
+        able = provider.capabilities
+        requests = [
+            replace(
+                q.request,
+                choices=q.request.choices if held and able.choices else (),
+                top_logprobs=1 if confidence and able.top_logprobs else 0,
+            )
+            for q in questions
+        ]
+        price = costs.price_of(settings)
+        title = f"eval {arm.name}"
+        outcomes = ask_all(provider, requests, store, title=title, price=price, max_cost_eur=desk.max_cost_eur)
+    finally:
+        provider.close()
+    answered = replace(
+        arm,
+        samples=[_sample(q, o) for q, o in zip(questions, outcomes, strict=True)],
+        model=arm.model or str(getattr(settings, "model", "")),
+        held=any(r.choices for r in requests),
+        legal=tuple(questions[0].config.choices or ()),
+        speed=provider.speed,
+    )
+    return _priced(answered, price, desk.serving if settings.kind == "transformers" else desk.remote)
+
+
+def _priced(arm: Arm, price: Any, serving: Serving | None) -> Arm:
+    """The arm with its costs: by the ledger where the engine has a price, else by the machine it runs on."""
+    if price is not None:
+        # nano-EUR per million tokens, as EUR.
+        facts = {"input": price.input / 1e9, "output": price.output / 1e9, "as_of": str(price.as_of)}
+        return replace(arm, costs=billed(arm.samples), price=facts, cost_source=f"{price}; {price.source}")
+    if serving is None or serving.eur_per_hour is None:
+        return replace(arm, cost_source="no price is known")
+    return replace(arm, costs=self_hosted(arm.samples, arm.speed, serving), cost_source=machine_price(serving))
+
+
+def machine_price(serving: Serving) -> str:
+    """The stated price of a machine, in words."""
+    if serving.eur_per_hour is None:
+        return "no price is known"
+    stated = f"{serving.eur_per_hour:g} EUR/h, {100 * serving.utilisation:g} % utilised"
+    return stated + (f"; {serving.source}" if serving.source else "")
+
+
+def _sample(question: Exam, outcome: Outcome) -> Sample:
+    """One record. A truncated answer is read as far as it goes; any other broken one is empty and wrong."""
+    completion, item = outcome.completion, question.item
+    usable = completion.reject in ("", "truncated")
+    text = completion.text if usable else ""
+    logprobs = completion.logprobs.logprobs if completion.logprobs else ()
+    return Sample(
+        id=item.id,
+        task=question.config.title,
+        cluster=item.cluster,
+        lang=item.lang,
+        gold=question.module.gold_text(item),
+        prompt=question.request.messages[-1].content,
+        text=text,
+        predicted=question.module.normal(text, question.config),
+        correct=question.module.score(item, text, question.config) if usable else 0.0,
+        prompt_tokens=completion.usage.prompt,
+        completion_tokens=completion.usage.completion,
+        cached_tokens=completion.usage.cached,
+        latency_s=outcome.latency_s,
+        finish=completion.finish,
+        reject=completion.reject,
+        request_key=outcome.key,
+        cost_nano=outcome.cost_nano,
+        confidence=min(1.0, math.exp(sum(logprobs) / len(logprobs))) if logprobs else None,
+    )

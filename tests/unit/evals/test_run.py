@@ -1,0 +1,154 @@
+"""The stage on a tiny real model and a fake teacher: every arm, resumed, gated, and broken on purpose."""
+
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+from distill import config as configuration
+from distill.artifacts import open_run
+from distill.errors import ConfigError, GateFailed, GateInconclusive
+from evals import run as stage
+from evals import samples
+
+LABELS = ["games", "sound", "mail"]
+
+
+def write_rows(path, clusters, offset=0):
+    rows = [
+        {
+            "id": f"p{c}:{lang}",
+            "package": f"p{c}",
+            "lang": lang,
+            "text": f"{lang} {LABELS[c % 3]} number {c}",
+            "label": LABELS[c % 3],
+        }
+        for c in range(offset, offset + clusters)
+        for lang in ("en", "fr")
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, tiny_student):
+    """A folder with prompts, items, a generated data set and a student that is a copy of the tiny model."""
+    from distill.generate import run as generate
+
+    home = tmp_path_factory.mktemp("project")
+    write_rows(home / "train.jsonl", 20)
+    write_rows(home / "test.jsonl", 12, offset=100)
+    values = {
+        "name": "tiny",
+        "prompts": {
+            "path": "train.jsonl", "template": "{{ text }}", "cluster_field": "package", "lang_field": "lang",
+            "choices": LABELS, "system": "Name the section.",
+        },
+        "teacher": {"kind": "fake"},
+        "generate": {"max_new_tokens": 4},
+        "student": {"model": f"path:{tiny_student}"},
+        "eval": {
+            "tasks": [
+                {"kind": "classification", "path": "test.jsonl", "cluster_field": "package", "lang_field": "lang"}
+            ],
+            "draws": 1000,
+            "batch_size": 8,
+            "serving": {"eur_per_hour": 0.05, "source": "a test"},
+        },
+    }  # fmt: skip
+    (home / "run.yaml").write_text(json.dumps(values))
+    with open_run(home / "run") as folder:
+        generate.run(load(home), folder)
+        shutil.copytree(tiny_student, folder.student)
+        (folder.student / "student.json").write_text(json.dumps({"adapter": False, "seconds": 3.0}))
+    return home
+
+
+def load(home, *overrides):
+    return configuration.load(home / "run.yaml", list(overrides))
+
+
+def copy_of(project, tmp_path):
+    shutil.copytree(project, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_every_arm_answers_every_item_and_the_report_follows_the_schema(project, tmp_path):
+    from importlib import resources
+
+    import jsonschema
+
+    home = copy_of(project, tmp_path)
+    with open_run(home / "run") as folder:
+        written = stage.run(load(home), folder)
+        report = json.loads(folder.report_json.read_text())
+        assert folder.report_html in written
+        names = [arm["name"] for arm in report["arms"]]
+        assert names == ["teacher", "base", "base_forced", "student", "baseline", "baseline_gold"]
+        for name in names:
+            table = pq.read_table(folder.eval / f"{name}.parquet")
+            assert table.num_rows == 24
+            assert json.loads(table.schema.metadata[b"alambic"])["arm"] == name
+        jsonschema.validate(report, json.loads((resources.files("evals.report") / "schema.json").read_text()))
+        arms = {arm["name"]: arm for arm in report["arms"]}
+        assert arms["base_forced"]["legal"] == 1.0
+        assert arms["teacher"]["cost"]["per_1000_requests"] is None  # a fake has no price: unknown, not free
+        assert arms["student"]["cost"]["per_1000_requests"]["value"] > 0
+        assert arms["student"]["speed"]["answers"] == 24
+        assert arms["student"]["speed"]["peak_bytes"] > 1e7
+        assert arms["baseline_gold"]["accuracy"]["value"] == 1.0  # the label is a word of the text
+        assert report["method"] | {"draws": 0} == {
+            "items": 24,
+            "clusters": 12,
+            "confidence": 0.95,
+            "draws": 0,
+            "seed": 0,
+            "chance": 1 / 3,
+        }
+        assert all(s.confidence is not None for s in samples.read(folder.eval / "student.parquet"))
+
+
+def test_a_second_evaluation_asks_nothing_and_writes_the_same_report(project, tmp_path, monkeypatch):
+    home = copy_of(project, tmp_path)
+    with open_run(home / "run") as folder:
+        stage.run(load(home), folder)
+        before = folder.report_json.read_bytes(), folder.report_html.read_bytes()
+        from distill.providers import fake, transformers
+
+        async def refuse(self, requests):
+            raise AssertionError("asked again")
+
+        monkeypatch.setattr(fake.FakeProvider, "ask", refuse)
+        monkeypatch.setattr(transformers.TransformersProvider, "ask", refuse)
+        stage.run(load(home, "eval.arms=[teacher, base, base_forced, student]"), folder)
+        again = json.loads(folder.report_json.read_text())
+        first = json.loads(before[0])
+        keep = [arm for arm in first["arms"] if not arm["name"].startswith("baseline")]
+        assert again["arms"] == keep
+
+
+@pytest.mark.parametrize(
+    ("gate", "margin", "error"),
+    [
+        ("teacher", "0.9", None),
+        ("base", "0.05", GateFailed),
+        ("teacher", "0.0001", (GateFailed, GateInconclusive)),
+    ],
+)
+def test_the_gate_is_judged_after_everything_is_written(project, tmp_path, gate, margin, error):
+    home = copy_of(project, tmp_path)
+    config = load(home, f"eval.gate={gate}", f"eval.margin={margin}", "eval.arms=[teacher, base_forced, student]")
+    with open_run(home / "run") as folder:
+        if error is None:
+            stage.run(config, folder)
+        else:
+            with pytest.raises(error):
+                stage.run(config, folder)
+        assert folder.report_html.is_file()
+        assert json.loads(folder.report_json.read_text())["verdict"]["outcome"] in ("pass", "fail", "inconclusive")
+
+
+def test_no_task_is_one_line(project, tmp_path):
+    home = copy_of(project, tmp_path)
+    with open_run(home / "run") as folder, pytest.raises(ConfigError, match=r"eval\.tasks is empty"):
+        stage.run(load(home, "eval.tasks=[]"), folder)
