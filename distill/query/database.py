@@ -86,6 +86,35 @@ def _pragma(connection: sqlite3.Connection, path: Path, name: str, value: str, e
         )
 
 
+class Ballast:
+    """Disk space held back while a store is open, given up when the disk is full: paid answers then still fit."""
+
+    def __init__(self, path: Path, size: int = 4 * 1024 * 1024):
+        self._path = path.with_name(path.name + "-ballast")
+        try:
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(handle, 0, size)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            self._path.unlink(missing_ok=True)
+            raise disk_problem(error, path) from error
+
+    def drop(self) -> bool:
+        """Give the space back; False when that was done before."""
+        try:
+            self._path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def is_full(error: Exception) -> bool:
+    """True when SQLite ran out of space (and nothing else is wrong)."""
+    return isinstance(error, sqlite3.Error) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_FULL
+
+
 def pack(data: bytes) -> tuple[int, bytes]:
     if len(data) >= 256 and len(small := zlib.compress(data, 1)) < len(data):
         return ZLIB, small

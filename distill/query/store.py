@@ -70,6 +70,7 @@ class Store:
     def __init__(self, path: Path):
         self.path = Path(path)
         self._failure: DistillError | None = None
+        self._disk_full: Exception | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._reading = threading.Lock()
         self._lock = database.take_lock(self.path)
@@ -78,6 +79,7 @@ class Store:
             self._reader = database.connect(self.path)
             self._reader.execute("PRAGMA query_only = ON")
             self.recovered = self._recover()
+            self._ballast = database.Ballast(self.path)
         except BaseException as error:
             os.close(self._lock)
             if isinstance(error, sqlite3.Error):
@@ -102,6 +104,7 @@ class Store:
             self._reader.close()
         with contextlib.suppress(sqlite3.Error):
             self._writer.close()
+        self._ballast.drop()
         os.close(self._lock)
         self._lock = -1
 
@@ -157,7 +160,7 @@ class Store:
 
     async def reserve(self, groups: Sequence[Sequence[Plan]]) -> list[list[int]]:
         """Attempt ids of the leading groups whose worst case fits under the cap; a shorter list = it is reached."""
-        return await self._submit(lambda: attempts.reserve(self._writer, groups))
+        return await self._submit(lambda: attempts.reserve(self._writer, groups), admits=True)
 
     async def settle(self, answers: Sequence[Received]) -> None:
         """Commit answers and their bill in one transaction. Raises DiskProblem."""
@@ -189,10 +192,10 @@ class Store:
 
     # -- the writer thread --------------------------------------------------------------------------------
 
-    async def _submit(self, work: Callable[[], T]) -> T:
+    async def _submit(self, work: Callable[[], T], admits: bool = False) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(work, future, loop))
+        self._jobs.put(_Job(work, future, loop, admits))
         return await future
 
     def _submit_and_wait(self, work: Callable[[], T]) -> T:
@@ -216,6 +219,11 @@ class Store:
 
     def _commit(self, jobs: list[_Job]) -> None:
         """All of ``jobs`` in one transaction; when one of them is faulty, each in its own."""
+        if self._disk_full is not None:
+            for job in (refused := [job for job in jobs if job.admits]):
+                job.error = self._disk_full
+            _resolve(refused)
+            jobs = [job for job in jobs if not job.admits]
         try:
             if self._failure:
                 raise self._failure
@@ -224,18 +232,28 @@ class Store:
                 job.result = job.work()
             self._writer.execute("COMMIT")
         except Exception as error:
-            failure = database.explain(error, self.path) if isinstance(error, sqlite3.Error) else error
             with contextlib.suppress(sqlite3.Error):
                 self._writer.execute("ROLLBACK")
-            if isinstance(failure, DistillError):
-                # After a failed write or sync nothing on this connection can be trusted: it never writes again.
-                self._failure = failure
-            elif len(jobs) > 1:
-                for job in jobs:
-                    self._commit([job])
-                return
+            self._not_committed(jobs, error)
+        else:
+            _resolve(jobs)
+
+    def _not_committed(self, jobs: list[_Job], error: Exception) -> None:
+        failure = database.explain(error, self.path) if isinstance(error, sqlite3.Error) else error
+        if database.is_full(error) and self._ballast.drop():
+            # What was paid for fits into the space of the ballast; no further call is admitted.
+            self._disk_full = failure
+            self._commit(jobs)
+            return
+        if isinstance(failure, DistillError):
+            # After a failed write or sync nothing on this connection can be trusted: it never writes again.
+            self._failure = failure
+        elif len(jobs) > 1:
             for job in jobs:
-                job.error = failure
+                self._commit([job])
+            return
+        for job in jobs:
+            job.error = failure
         _resolve(jobs)
 
     def _recover(self) -> int:
@@ -251,12 +269,14 @@ class Store:
 
 
 class _Job:
-    """Work for the writer thread and whom to tell when it is durable."""
+    """Work for the writer thread and whom to tell when it is durable. ``admits``: it lets a new call leave."""
 
-    __slots__ = ("error", "future", "loop", "result", "work")
+    __slots__ = ("admits", "error", "future", "loop", "result", "work")
 
-    def __init__(self, work: Callable[[], Any], future: Any, loop: asyncio.AbstractEventLoop | None):
-        self.work, self.future, self.loop = work, future, loop
+    def __init__(
+        self, work: Callable[[], Any], future: Any, loop: asyncio.AbstractEventLoop | None, admits: bool = False
+    ):
+        self.work, self.future, self.loop, self.admits = work, future, loop, admits
         self.result: Any = None
         self.error: BaseException | None = None
 

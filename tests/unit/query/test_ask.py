@@ -100,7 +100,6 @@ def test_more_logprobs_than_the_engine_has_are_refused_before_any_call(tmp_path)
 
 
 def test_a_store_in_use_is_locked(tmp_path):
-    with Store(tmp_path / "run.db"):
-        with pytest.raises(RunLocked):
-            Store(tmp_path / "run.db")
+    with Store(tmp_path / "run.db"), pytest.raises(RunLocked):
+        Store(tmp_path / "run.db")
     Store(tmp_path / "run.db").close()

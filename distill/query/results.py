@@ -1,0 +1,192 @@
+"""What came back: answers are committed with their bill before they are used; failures are repeated or given up."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from distill.errors import TeacherRefused, TeacherUnavailable
+from distill.query import ledger
+from distill.query.attempts import Received
+from distill.query.items import Outcome
+from distill.records import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from distill.costs import Price
+    from distill.progress import Progress
+    from distill.providers._base import NoAnswer, Provider
+    from distill.query.items import Batch, Item
+    from distill.query.pressure import Lane, Policy
+    from distill.query.store import Store
+    from distill.records import Answer
+
+# Bytes that are no answer at all: paid, kept, and asked again while attempts are left.
+UNREADABLE = frozenset({"error_body", "html", "not_json", "not_an_object", "no_choices", "parser_error"})
+REFUSED_AT_START = 10  # that many permanent failures before the first answer: the request itself is wrong
+
+
+class Results:
+    """Outcomes by key, and what decides about the rest. ``stop(error)`` ends the query, ``retry`` queues items."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        store: Store,
+        price: Price | None,
+        policy: Policy,
+        lane: Lane,
+        stop: Callable[[BaseException], None],
+        retry: Callable[[list[Item], float], None],
+    ):
+        self.provider, self.store, self.price, self.policy, self.lane = provider, store, price, policy, lane
+        self._stop, self._retry = stop, retry
+        self.bar: Progress | None = None
+        self.outcomes: dict[str, Outcome] = {}
+        self.rejects: Counter[str] = Counter()
+        """Outcomes that cannot be used, by reason."""
+        self.faults: Counter[str] = Counter()
+        """Sends that brought no answer, by reason."""
+        self._refused = self._answers = self._spent = 0
+
+    def committed(self, items: dict[str, Item]) -> dict[str, Outcome]:
+        """Outcomes of what the store already holds. Unreadable answers with attempts left are asked again."""
+        done: dict[str, Outcome] = {}
+        for key, answer in self.store.get_many(items).items():
+            outcome = Outcome(key, self._parse(answer.raw), answer.cost_nano, answer.latency_s, True)
+            if outcome.completion.reject in UNREADABLE and answer.answers < self.policy.max_attempts:
+                items[key].attempts, items[key].stored = answer.answers, outcome
+            else:
+                done[key] = outcome
+        return done
+
+    def age(self, item: Item, now: float) -> float:
+        """Seconds since the item was first sent, pauses of the lane taken off."""
+        return now - (item.started or now) - (self.lane.paused_s - item.paused_s)
+
+    async def answered(self, batch: Batch, answers: list[Answer]) -> None:
+        """Commit raw bytes and bill in one transaction, then use them."""
+        completions = [self._parse(answer.raw) for answer in answers]
+        costs = [self._charge(item, completion) for item, completion in zip(batch.items, completions, strict=True)]
+        await self.store.settle(
+            [
+                Received(attempt, answer.raw, answer.status, answer.latency_s, cost, answer.request_id)
+                for attempt, answer, cost in zip(batch.attempts, answers, costs, strict=True)
+            ]
+        )
+        self.lane.told(getattr(self.provider, "pace", None), time.monotonic())
+        for item, completion, answer, cost in zip(batch.items, completions, answers, costs, strict=True):
+            self._spent += cost or 0
+            self._answers += 1
+            self.lane.answered(not completion.reject)
+            before = item.stored.cost_nano or 0 if item.stored else 0
+            total = None if cost is None else cost + before
+            outcome = Outcome(item.key, completion, total, answer.latency_s, False)
+            if completion.reject in UNREADABLE:
+                item.stored = outcome
+                item.attempts += 1
+                self._again(item, completion.reject)
+            else:
+                self._done(item, outcome)
+        self._judge()
+
+    def _charge(self, item: Item, completion: Completion) -> int | None:
+        """What the answer cost. A usage that is absent, or more than the request can hold, is charged at worst case."""
+        if self.price is None or item.worst is None:
+            return None
+        from distill.costs import cost_nano
+
+        usage = completion.usage
+        if usage.prompt <= 0 or (completion.text and usage.completion <= 0):
+            return item.worst
+        cost = cost_nano(usage, self.price)
+        if cost > item.worst:
+            self.faults["usage_too_large"] += 1
+        return min(cost, item.worst)
+
+    def _parse(self, raw: bytes) -> Completion:
+        try:
+            return self.provider.parse(raw)
+        except Exception:
+            return Completion("", "error", reject="parser_error")
+
+    async def no_answer(self, batch: Batch, failure: NoAnswer) -> None:
+        """Account for a send without an answer, and repeat it where that is allowed."""
+        now = time.monotonic()
+        self.faults[failure.reason] += len(batch.items)
+        self.lane.told(getattr(self.provider, "pace", None), now)
+        # First the lane, then the commit: nothing more leaves to a teacher that said stop while it is written.
+        outage = self._throttled(failure, now) if failure.throttled else self._failed(batch, failure, now)
+        if failure.billed is False:
+            await self.store.release(batch.attempts, failure.reason, failure.status)
+        else:
+            await self.store.uncertain(batch.attempts, failure.reason, failure.status)
+        if failure.throttled:
+            self._retry(batch.items, self.lane.paused_until)
+            return
+        for item in batch.items:
+            # What an outage does is the lane's failure, not the request's: it costs the request no attempt.
+            item.attempts += failure.billed is not False or not outage
+            item.uncertain += failure.billed is not False
+            self._again(item, failure.reason, failure)
+
+    def _failed(self, batch: Batch, failure: NoAnswer, now: float) -> bool:
+        """Tell the lane of a failure; True when the endpoint seems to be down."""
+        outage = self.lane.failed(now)
+        if failure.permanent and not self._answers:
+            self._refused += len(batch.items)
+            if self._refused >= REFUSED_AT_START:
+                self._stop(TeacherRefused(f"every request is refused: {failure.reason} {failure.detail}".strip()))
+        elif failure.billed is not False and self.lane.failures >= self.policy.breaker_failures:
+            self._stop(unavailable(f"{self.lane.failures} failures in a row, the last: {failure.reason}"))
+        return outage
+
+    def _throttled(self, failure: NoAnswer, now: float) -> bool:
+        """Too many requests: the lane pauses and the batch waits; no attempt is used up."""
+        if (failure.retry_after_s or 0) > self.policy.retry_after_cap_s:
+            self._stop(unavailable(f"it asks for a pause of {failure.retry_after_s:.0f} s"))
+        self.lane.throttle(failure.retry_after_s, now)
+        return False
+
+    def _again(self, item: Item, reason: str, failure: NoAnswer | None = None) -> None:
+        """Queue another attempt, or give the item up with its reason."""
+        now = time.monotonic()
+        over = self.policy.deadline_s is not None and self.age(item, now) >= self.policy.deadline_s
+        spent = item.attempts >= self.policy.max_attempts or item.uncertain > self.policy.retry_uncertain
+        if spent or over or (failure is not None and failure.permanent):
+            self._done(
+                item, item.stored or Outcome(item.key, Completion("", "error", reject=reason), None, None, False)
+            )
+            return
+        wait = self.policy.backoff(item.attempts)
+        if failure is not None and failure.retry_after_s is not None:
+            wait = max(wait, min(failure.retry_after_s, self.policy.retry_after_cap_s))
+        self._retry([item], now + wait)
+
+    def _done(self, item: Item, outcome: Outcome) -> None:
+        self.outcomes[item.key] = outcome
+        if outcome.completion.reject:
+            self.rejects[outcome.completion.reject] += 1
+        facts: dict[str, object] = {}
+        if self.price is not None:
+            facts["EUR"] = f"{self._spent / ledger.NANO:.4f}"
+        if self.bar is not None:
+            self.bar.advance(1, **facts)
+
+    def _judge(self) -> None:
+        """A paid teacher whose answers cannot be used is not asked further."""
+        share = self.lane.unusable()
+        if self.price is not None and share > self.policy.breaker_rate:
+            common = ", ".join(reason for reason, _ in self.rejects.most_common(2))
+            self._stop(unavailable(f"{share:.0%} of its last answers are unusable ({common})"))
+
+
+def unavailable(what: str) -> TeacherUnavailable:
+    """The one line for a teacher that cannot be relied on now."""
+    return TeacherUnavailable(
+        f"the teacher does not answer as it should: {what}",
+        safe="every answer received so far",
+        next="look at the endpoint, then run the same command",
+    )
