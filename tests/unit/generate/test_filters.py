@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from distill.generate.filters import (
     contamination,
     duplicates,
     hidden_unicode,
+    language,
     length,
     pii,
     refusal,
@@ -298,3 +300,44 @@ def test_an_eval_item_is_found_whole_changed_in_case_or_embedded(eval_file, prom
 def test_only_the_named_fields_are_compared(eval_file):
     config = contamination.Config(paths=(str(eval_file),), fields=("label",))
     assert contamination.keep([row("x", prompt=TEXT)], config) == [""]
+
+
+@pytest.fixture(scope="module")
+def descriptions():
+    """Real package descriptions of 8 words or more, with their language."""
+    path = Path(__file__).parents[3] / "configs/data/debian-sections/test.jsonl"
+    items = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    rows = [row(f"{item['title']}. {item['text']}", lang=item["lang"]) for item in items]
+    return [r for r in rows if len(language.WORD.findall(r["answer"])) >= 8]
+
+
+def test_real_texts_keep_their_language_and_are_found_under_another(descriptions):
+    assert len(descriptions) > 800
+    wrongly = sum(bool(reason) for reason in language.keep(descriptions, language.Config()))
+    assert wrongly / len(descriptions) < 0.01
+    for claimed in ("en", "fr", "fi", "bg"):
+        others = [{**r, "lang": claimed} for r in descriptions if r["lang"] != claimed]
+        found = sum(bool(reason) for reason in language.keep(others, language.Config()))
+        assert found / len(others) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("answer", "lang", "expected"),
+    [
+        ("Il-kunsill iddeċieda li l-flus għandhom jitħallsu fi żmien tletin jum minn din id-data", "mt", ""),
+        ("Il-kunsill iddeċieda li l-flus għandhom jitħallsu fi żmien tletin jum minn din id-data", "it", "is_mt"),
+        ("Η επιτροπή αποφάσισε ότι τα χρήματα θα καταβληθούν μέσα σε τριάντα ημέρες", "en", "is_el"),
+        ("Комисията реши парите да бъдат изплатени в срок от тридесет дни след решението", "ro", "is_bg"),
+        ("Der Befehl lautet `the of and to in is that it for was on are` und er ist in der Datei", "de", ""),
+        ("mail", "fr", ""),
+        ("The committee has decided that it will pay for all of this", "", ""),
+        ("The committee has decided that it will pay for all of this", "tlh", ""),
+        ("The committee has decided that it will pay for all of this", "pt_BR", "is_en"),
+    ],
+)
+def test_language_speaks_up_only_when_it_is_clear(answer, lang, expected):
+    assert language.keep([row(answer, lang=lang)], language.Config()) == [expected]
+
+
+def test_every_official_language_is_known_to_the_language_filter():
+    assert sorted([*language.SETS, *language.SCRIPTS]) == EU
