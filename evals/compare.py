@@ -1,0 +1,205 @@
+"""`distill compare`: any systems on the same items, with paired intervals, euros and a verdict. No run is needed.
+
+A SYSTEM is a file of answers (`samples.jsonl`, `samples.parquet`), a YAML file with the settings of a provider, or
+a model (catalogue name, hub:ID@REVISION, a folder). Files of answers need no model, no torch and no network.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import ConfigError, GateFailed, GateInconclusive
+from distill.progress import say
+from evals import systems
+from evals.analysis import Arm, Question, analyse
+from evals.verdict import euros, interval, percent, points
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from evals.suite import Suite
+
+EPILOG = """a row of a file of answers: {"id": "7", "cluster": "doc-3", "lang": "fr", "gold": "mail", "text": "mail",
+  "usage": {"prompt": 120, "completion": 2}, "cost": 0.00002}   (needed: id, and text with gold, or correct)
+
+examples:
+  distill compare teacher.jsonl student.jsonl --margin 0.03 --gate
+  distill compare big=mistral.yaml small=path/to/student --suite suite.yaml"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `distill compare`."""
+    parser.epilog = EPILOG
+    add = parser.add_argument
+    add("systems", nargs="+", metavar="SYSTEM", help="[NAME=] samples.jsonl | samples.parquet | provider.yaml | model")
+    add("--suite", type=Path, metavar="FILE", help="tasks to ask (needed unless all systems are files of answers)")
+    add("--reference", metavar="NAME", help="the system compared with (default: the first)")
+    add("--candidate", metavar="NAME", help="the system judged (default: the first that is not the reference)")
+    add("--margin", type=_share, default=0.05, metavar="SHARE", help="accuracy that may be lost (default 0.05)")
+    add("--out", type=Path, default=Path("compare"), metavar="DIR", help="folder of the report (default: compare)")
+    add("--gate", action="store_true", help="exit 20 when the candidate fails, 21 when there are too few items")
+    add("--hold", action="store_true", help="hold systems to the legal answers where their engine can")
+    add("--seed", type=_natural, default=0, help="seed of the bootstrap")
+    add("--draws", type=_draws, default=10_000, help="bootstrap draws (default 10,000)")
+    add("--max-cost-eur", type=_euros, default=0.0, metavar="EUR", help="cap on what paid systems may cost")
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise ValueError
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**31:
+        raise ValueError
+    return value
+
+
+def _draws(text: str) -> int:
+    value = int(text)
+    if not 1000 <= value <= 1_000_000:
+        raise ValueError
+    return value
+
+
+def _euros(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError
+    return value
+
+
+# argparse names the type in its complaint.
+_share.__name__, _natural.__name__, _draws.__name__, _euros.__name__ = (
+    "share between 0 and 1", "whole number", "number of draws from 1000 to 1000000", "amount in EUR",
+)  # fmt: skip
+
+
+def main(args: argparse.Namespace) -> int:
+    """Compare, print the table, write the report; the exit code is the gate's when one is asked for."""
+    from evals.run import publish
+
+    chosen = systems.parse(args.systems)
+    reference, candidate = _roles(args, [system.name for system in chosen])
+    arms, extra = _arms(args, chosen)
+    question = Question(
+        candidate=candidate,
+        reference=reference,
+        margin=args.margin,
+        draws=args.draws,
+        seed=args.seed,
+        extra={"kind": "compare", "gate": "teacher" if args.gate else "none", **extra},
+    )
+    report = analyse(arms, question)
+    args.out.mkdir(parents=True, exist_ok=True)
+    publish(report, args.out / "report.json", args.out / "report.html")
+    show(report)
+    print(f"report: {args.out / 'report.html'}")
+    outcome = report["verdict"]["outcome"]
+    if not args.gate or outcome == "pass":
+        return 0
+    error = GateFailed if outcome == "fail" else GateInconclusive
+    raise error(report["verdict"]["headline"], safe=str(args.out / "report.html"))
+
+
+def _roles(args: argparse.Namespace, names: Sequence[str]) -> tuple[str, str]:
+    """(reference, candidate)."""
+    if len(names) < 2:
+        raise ConfigError("needs two systems or more", where="distill compare", next="distill compare --help")
+    for name in (args.reference, args.candidate):
+        if name is not None and name not in names:
+            raise ConfigError(
+                f"no system is called {name!r}", where="distill compare", next=f"one of: {', '.join(names)}"
+            )
+    reference = args.reference or next(name for name in names if name != args.candidate)
+    candidate = args.candidate or next(name for name in names if name != reference)
+    if reference == candidate:
+        raise ConfigError("reference and candidate are the same system", where="distill compare")
+    return reference, candidate
+
+
+def _arms(args: argparse.Namespace, chosen: Sequence[systems.System]) -> tuple[list[Arm], dict[str, Any]]:
+    """The arms with their answers, and what the report says about the sets."""
+    from evals import suite as suites
+
+    suite = suites.load(args.suite) if args.suite else None
+    asked = [system.name for system in chosen if system.settings is not None]
+    if asked and suite is None:
+        raise ConfigError(
+            f"{', '.join(asked)} must be asked something: name the items",
+            where="distill compare",
+            next="--suite suite.yaml",
+        )
+    score = systems.scorer(suite.tasks, suite.choices) if suite else None
+    arms = {s.name: systems.recorded(s, score) for s in chosen if s.path is not None}
+    if suite is not None and asked:
+        arms |= _ask(args, chosen, suite)
+    if suite is None:
+        first = next(iter(arms.values()))
+        title = chosen[0].path.name if chosen[0].path else ""
+        return list(arms.values()), {
+            "name": " against ".join(reversed([system.name for system in chosen[:2]])),
+            "sets": [_set(title, "samples", len(first.samples), "", ())],
+        }
+    counts = len(next(iter(arms.values())).samples)
+    sets = [
+        _set(t.name or Path(t.path).stem, t.kind, counts, t.licence, t.choices or suite.choices) for t in suite.tasks
+    ]  # type: ignore[attr-defined]
+    return [arms[s.name] for s in chosen], {"name": suite.name or args.suite.stem, "sets": sets}
+
+
+def _set(name: str, kind: str, items: int, licence: str, choices: Sequence[str]) -> dict[str, Any]:
+    return {"name": name, "kind": kind, "items": items, "licence": licence, "choices": list(choices)}
+
+
+def _ask(args: argparse.Namespace, chosen: Sequence[systems.System], suite: Suite) -> dict[str, Arm]:
+    """Ask the systems that are models; answers are kept in DIR/run.db and never asked twice."""
+    from distill.artifacts import open_run
+    from distill.query.store import Store
+    from evals.asking import Desk, ask, exams
+
+    questions = exams(suite.tasks, suite.prompts(), suite.max_new_tokens, suite.folder, suite.seed)
+    say(f"compare: {len(questions)} items")
+    arms: dict[str, Arm] = {}
+    with open_run(args.out) as folder, Store(folder.db) as store:
+        for system in chosen:
+            if system.settings is None:
+                continue
+            desk = Desk(system.folder, args.out / "speed.json", args.max_cost_eur, suite.serving)
+            arm = Arm(system.name, system.name, ())
+            arms[system.name] = ask(arm, system.settings, questions, store, desk, held=args.hold, confidence=True)
+    return arms
+
+
+def show(report: dict[str, Any]) -> None:
+    """The table and the verdict, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)  # a file or a pipe has no width
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("system", overflow="fold")
+    for title in ("accuracy, 95 %", f"{report['candidate']} minus it, points", "EUR per 1,000", "per 1,000 correct"):
+        table.add_column(title, justify="right", overflow="fold")
+    pairs = {pair["other"]: pair["difference"] for pair in report["pairs"]}
+    for arm in report["arms"]:
+        accuracy, cost, difference = arm["accuracy"], arm["cost"], pairs.get(arm["name"])
+        table.add_row(
+            arm["name"],
+            f"{percent(accuracy['value'])} [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]",
+            f"{points(difference['value'])} {interval(difference)}" if difference else "",
+            *(
+                euros(c["value"]) if (c := cost[key]) else "unknown"
+                for key in ("per_1000_requests", "per_1000_correct")
+            ),
+        )
+    console.print(table, markup=False, highlight=False)
+    print(f"\n{report['verdict']['headline']}\n{report['verdict']['sentence']}")

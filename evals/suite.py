@@ -1,0 +1,84 @@
+"""A suite: the tasks that `distill compare` puts to its systems, in one YAML file.
+
+name: sections
+system: Answer with one word.
+template: "{{ text }}"
+choices: [games, mail]
+tasks:
+  - {kind: classification, path: test.jsonl, licence: CC-BY-4.0}
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PrivateAttr
+
+from distill import config as configuration
+from distill.config import Prompts, Section, Serving, Task
+from distill.errors import Refused
+
+NON_COMMERCIAL = re.compile(r"(^|[\s_-])nc([\s_.-]|$)|non-?\s?commercial", re.IGNORECASE)
+
+
+class Suite(Section):
+    """What is asked, how, and on whose money."""
+
+    name: str = ""
+    """Shown in the report; default: the file's name."""
+    profile: Literal["internal", "client"] = "internal"
+    """`client`: a report that is sold. A set whose licence forbids commercial use is then refused."""
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1)]
+    """Task files with their settings."""
+    system: str = ""
+    """System message."""
+    template: str = "{{ prompt }}"
+    """Jinja template of the user message."""
+    choices: tuple[str, ...] = ()
+    """The legal answers."""
+    cluster_field: str | None = None
+    """Field of what was sampled together."""
+    lang_field: str | None = None
+    """Field that holds the language code."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    """Longest answer in tokens."""
+    serving: Serving = Field(default_factory=Serving)
+    """Cost of this machine, for models that run in this process."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the items drawn and of the bootstrap."""
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """Relative paths start here."""
+        return self._folder
+
+    def prompts(self) -> Prompts:
+        """What the tasks leave open."""
+        return Prompts(
+            path=".",
+            system=self.system,
+            template=self.template,
+            choices=self.choices,
+            cluster_field=self.cluster_field,
+            lang_field=self.lang_field,
+        )
+
+
+def load(path: Path) -> Suite:
+    """Read and validate a suite. Raises ConfigError, and Refused for a set that a client report may not use."""
+    suite = configuration.validate(Suite, configuration.read_yaml(path), str(path))
+    suite._folder = path.resolve().parent
+    if suite.profile == "client":
+        for task in suite.tasks:
+            licence = str(getattr(task, "licence", ""))
+            if NON_COMMERCIAL.search(licence):
+                raise Refused(
+                    f"the licence {licence!r} of {getattr(task, 'path', '')} forbids commercial use",
+                    where=str(path),
+                    next="leave the set out, or profile: internal",
+                )
+    return suite

@@ -1,0 +1,108 @@
+"""What stands on the command line of `distill compare`: a file of answers, settings of a provider, or a model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill import config as configuration
+from distill import plugins
+from distill.errors import ConfigError
+from evals import samples
+from evals.analysis import Arm
+from evals.economics import billed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+NAMED = re.compile(r"^([A-Za-z][\w.-]{0,39})=(.+)$")
+SETTINGS = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class System:
+    """One argument: ``path`` of a file of answers, or the ``settings`` of a provider."""
+
+    name: str
+    path: Path | None = None
+    settings: plugins.PluginConfig | None = None
+    folder: Path = Path()
+
+
+def parse(arguments: Sequence[str]) -> list[System]:
+    """Systems with distinct names. Raises ConfigError."""
+    found: list[System] = []
+    for argument in arguments:
+        system = _parse(argument)
+        taken = {other.name for other in found}
+        if system.name in taken:
+            number = next(n for n in range(2, len(arguments) + 2) if f"{system.name}-{n}" not in taken)
+            system = replace(system, name=f"{system.name}-{number}")
+        found.append(system)
+    return found
+
+
+def _parse(argument: str) -> System:
+    named = None if Path(argument).exists() else NAMED.match(argument)
+    name, value = (named[1], named[2]) if named else ("", argument)
+    path = Path(value)
+    if path.suffix in samples.SUFFIXES:
+        return System(name or path.stem, path=path)
+    if path.suffix in SETTINGS:
+        return System(name or path.stem, settings=_settings(path), folder=path.resolve().parent)
+    if path.exists() and not path.is_dir():
+        raise ConfigError(
+            f"not a system: {value!r}", next="NAME.jsonl, NAME.parquet, NAME.yaml with a provider, or a model"
+        )
+    model = f"path:{path.resolve()}" if path.is_dir() else value
+    module = plugins.load("distill.providers", "transformers")
+    return System(
+        name or (path.name if path.is_dir() else value), settings=module.Config(kind="transformers", model=model)
+    )
+
+
+def _settings(path: Path) -> plugins.PluginConfig:
+    """The provider settings in a YAML file."""
+    values = configuration.read_yaml(path)
+    kind = values.get("kind")
+    if not isinstance(kind, str):
+        names = ", ".join(plugins.available("distill.providers"))
+        raise ConfigError(
+            "'kind' is missing: a system's file holds the settings of one provider",
+            where=str(path),
+            next=f"kind: one of {names}",
+        )
+    made: plugins.PluginConfig = configuration.validate(
+        plugins.load("distill.providers", kind).Config, values, str(path)
+    )
+    return made
+
+
+def recorded(system: System, score: Callable[[str, str], float] | None) -> Arm:
+    """The arm of a file of answers: nothing is loaded and nothing is asked."""
+    assert system.path is not None
+    rows = samples.read(system.path, score=score)
+    costs = billed(rows)
+    known = sum(row.cost_nano is not None for row in rows)
+    note = "" if costs or not known else f"cost known for {known} of {len(rows)} items"
+    return Arm(
+        system.name,
+        system.name,
+        rows,
+        costs=costs,
+        cost_source="stated in the file" if costs else "no price is known",
+        note=note,
+    )
+
+
+def scorer(tasks: Sequence[Any], choices: tuple[str, ...]) -> Callable[[str, str], float] | None:
+    """``score(gold, text)`` of a suite with one task; None = equality."""
+    from evals.tasks._base import Item
+
+    if len(tasks) != 1:
+        return None
+    module: Any = plugins.load("evals.tasks", tasks[0].kind)
+    task = tasks[0] if tasks[0].choices is not None else tasks[0].model_copy(update={"choices": choices})
+    return lambda gold, text: float(module.score(Item("", "", "", gold, {}), text, task))
