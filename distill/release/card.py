@@ -6,6 +6,8 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
+from distill.release.record import public
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -85,13 +87,9 @@ def model_index(record: Record) -> list[dict[str, Any]]:
 
 def accuracies(report: Mapping[str, Any], arm: str) -> dict[str, float]:
     """Task -> accuracy of an arm; {} when the report has none."""
-    found: dict[str, float] = {}
-    for task in report.get("tasks", []):
-        value = task.get("arms", {}).get(arm, {}).get("accuracy") if isinstance(task, dict) else None
-        value = value.get("value") if isinstance(value, dict) else value
-        if isinstance(value, int | float):
-            found[str(task.get("name", ""))] = float(value)
-    return found
+    return {
+        str(task["name"]): float(task["arms"][arm]["value"]) for task in report.get("tasks", []) if arm in task["arms"]
+    }
 
 
 def _co2(record: Record) -> dict[str, Any]:
@@ -132,15 +130,19 @@ def cell(value: Any) -> str:
 
 
 def _arms(report: Mapping[str, Any]) -> list[str]:
-    tasks = [task for task in report.get("tasks", []) if isinstance(task, dict)]
-    names = list(dict.fromkeys(arm for task in tasks for arm in task.get("arms", {})))
-    return table(
-        ("accuracy", *(str(task.get("name", "")) for task in tasks)),
-        (
-            (arm, *(accuracies({"tasks": [task]}, arm).get(str(task.get("name", ""))) for task in tasks))
-            for arm in names
-        ),
-    )
+    """Accuracy of every system on every task, with its 95 % interval."""
+    tasks = report.get("tasks", [])
+    labels = {arm["name"]: arm.get("label") or arm["name"] for arm in report.get("arms", [])}
+    head = ("accuracy, 95 % interval", *(f"{task['name']} ({task['n']} items)" for task in tasks))
+    return table(head, ((label, *(interval(task["arms"].get(arm)) for task in tasks)) for arm, label in labels.items()))
+
+
+def interval(estimate: Mapping[str, float | None] | None) -> str | None:
+    """`0.740 [0.680, 0.800]`; an open end is `?`."""
+    if not estimate:
+        return None
+    value, low, high = ("?" if x is None else f"{x:.3f}" for x in (estimate[k] for k in ("value", "low", "high")))
+    return f"{value} [{low}, {high}]"
 
 
 def _made(record: Record) -> list[tuple[str, Any]]:
@@ -148,6 +150,7 @@ def _made(record: Record) -> list[tuple[str, Any]]:
     adapted = "all weights" if adapter["kind"] == "none" else f"{adapter['kind']}, rank {adapter['r']}"
     return [
         ("base", f"{record.base_name}, weights SHA-256 `{record.base.sha256[:16]}`"),
+        ("base weights taken from", public(record.base.source)),
         ("teacher", ", ".join(f"{name} ({count} answers)" for name, count in record.teachers.items())),
         ("training rows", record.rows),
         ("languages", ", ".join(record.languages)),
@@ -161,16 +164,14 @@ def _made(record: Record) -> list[tuple[str, Any]]:
 
 
 def _use(record: Record, exports: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    system = record.settings["prompts"]["system"]
+    prompts = record.settings["prompts"]
     lines = [
         "The student was trained on chats of exactly this shape; use the same system message and template.",
         "",
-        *table(
-            ("", ""), [("system message", system or "none"), ("user message", record.settings["prompts"]["template"])]
-        ),
+        *table(("", ""), [("system message", prompts["system"] or "none"), ("user message", prompts["template"])]),
     ]
     if "merged" in exports:
-        turns = ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": "..."}]
+        turns = [*({"role": m.role, "content": m.content} for m in record.head), {"role": "user", "content": "..."}]
         lines += [
             "```python",
             "from transformers import AutoModelForCausalLM, AutoTokenizer",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from distill.release.card import accuracies, cell, front_matter, table
+from distill.release.card import cell, front_matter, interval, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from distill.release.record import Record
 
+LOST = ("teacher", "student", "student minus teacher, 95 % interval")
 OBJECTIVE = {
     "sft": "cross entropy on the teacher's text (sequence-level distillation, Kim and Rush 2016)",
     "offline_topk": "divergence from the teacher's stored top-k log-probabilities, with the tail as one bucket",
@@ -55,17 +56,19 @@ def distillation(record: Record) -> str:
         "## What was lost\n",
         record.verdict,
         "",
-        *table(("task", "teacher", "student", "difference"), _lost(record)),
+        *table(("task", *LOST), _lost(record, "tasks")),
+        *table(("language", *LOST), _lost(record, "languages")),
         "Measured by this run on the same items for all; intervals and the items themselves are in `report.html`.",
     ]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _lost(record: Record) -> list[tuple[Any, ...]]:
-    teacher, student = accuracies(record.report, "teacher"), accuracies(record.report, "student")
+def _lost(record: Record, part: str) -> list[tuple[Any, ...]]:
+    """Rows of the report's slices, where student and teacher were compared on the same items."""
+    names = (str(record.report.get("reference")), str(record.report.get("candidate")))
     return [
-        (task, teacher.get(task), value, value - teacher[task] if task in teacher else None)
-        for task, value in student.items()
+        (row["name"], *(interval(row["arms"].get(name)) for name in names), interval(row["difference"]))
+        for row in record.report.get(part, [])
     ]
 
 

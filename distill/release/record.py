@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from distill.errors import DataError, IntegrityError
+from distill.records import Message
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +60,16 @@ class Record:
 
         found = route.official(self.settings["student"]["model"])
         return self.base.name if ":" in found else found
+
+    @property
+    def head(self) -> tuple[Message, ...]:
+        """What stands before every question: the system message and the worked examples."""
+        asked = self.settings["prompts"]
+        system = (Message("system", asked["system"]),) if asked["system"] else ()
+        turns = (
+            m for e in asked["examples"] for m in (Message("user", e["user"]), Message("assistant", e["assistant"]))
+        )
+        return (*system, *turns)
 
     @property
     def teacher_name(self) -> str:

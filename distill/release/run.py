@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from distill.artifacts import RunFolder
     from distill.config import RunConfig
     from distill.models import Resolved
+    from distill.plugins import PluginConfig
     from distill.release.record import Record
-    from distill.release.targets._base import Export, Job, TargetConfig
+    from distill.release.targets._base import Export, Job
 
 VERSION = 1
 SETTINGS = ("name", "seed", "prompts", "teacher", "generate", "student", "train", "eval", "release")
@@ -56,7 +57,7 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     return [final]
 
 
-def refuse_incomplete(targets: Sequence[TargetConfig]) -> None:
+def refuse_incomplete(targets: Sequence[PluginConfig]) -> None:
     """ConfigError when a target is named twice, or needs another that is not named."""
     kinds = [target.kind for target in targets]
     for number, target in enumerate(targets):
@@ -66,7 +67,7 @@ def refuse_incomplete(targets: Sequence[TargetConfig]) -> None:
             raise ConfigError(f"{target.kind!r} needs {lacking[0]!r} before it", where="release.targets")
 
 
-def _module(target: TargetConfig) -> Any:
+def _module(target: PluginConfig) -> Any:
     return plugins.load(TARGETS, target.kind)
 
 
@@ -84,6 +85,7 @@ def _job(made: Record, base: Resolved, folder: RunFolder, bundle: Path) -> Job:
         bundle=bundle,
         name=made.title,
         base_name=made.base_name,
+        head=made.head,
     )
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from distill.records import Message
+
 
 class TargetConfig(PluginConfig):
     """Base of a target's settings."""
@@ -37,6 +39,8 @@ class Job:
     """Name and version of the release."""
     base_name: str
     """Public name of the base model."""
+    head: tuple[Message, ...] = ()
+    """What stands before every question: the system message and the worked examples."""
 
     @property
     def weights(self) -> Path:

@@ -10,7 +10,21 @@ from distill.artifacts import RunFolder, open_run, sha256_file, write_json
 from distill.config import RunConfig
 from tests.tiny import tiny_model
 
-REPORT = {"verdict": {"sentence": "The student loses 2 points against the teacher."}, "tasks": []}
+
+def _estimate(value):
+    return {"value": value, "low": value - 0.06, "high": value + 0.06}
+
+
+ARMS = {"teacher": _estimate(0.81), "base": _estimate(0.29), "student": _estimate(0.74)}
+REPORT = {
+    "verdict": {"sentence": "The student loses 7 points against the teacher.", "outcome": "fail"},
+    "candidate": "student",
+    "reference": "teacher",
+    "margin": 0.05,
+    "arms": [{"name": name, "label": f"the {name}", "accuracy": value, "n": 208} for name, value in ARMS.items()],
+    "tasks": [{"name": "sections", "n": 208, "arms": ARMS, "difference": _estimate(-0.07), "p": 0.03}],
+    "languages": [{"name": "fr", "n": 104, "arms": ARMS, "difference": _estimate(-0.07), "p": 0.03}],
+}
 
 
 def base_folder(path, dtype=torch.float32):

@@ -259,7 +259,10 @@ def test_the_card_says_what_the_records_say(built):
         "Sorts texts into sections.",
     ):
         assert shown in text, shown
+    assert "| the student | 0.740 [0.680, 0.800] |" in text
+    assert "| sections | 0.810 [0.750, 0.870] | 0.740" in (bundle / "papers/distillation.md").read_text()
     front = text.split("---\n")[1]
+    assert "value: 0.74" in front
     assert "teacher:acme/Teacher-9B" in front
     assert "base_model: tiny-base" in front
 
