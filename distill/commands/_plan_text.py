@@ -141,7 +141,7 @@ def _worth(found: dict[str, Any]) -> list[str]:
     if fixed is None:
         lines.append("the student's machine has no price: state eval.serving.eur_per_hour to compare")
     else:
-        lines.append(f"the student's machine, always on: {eur(fixed)} per month")
+        lines.append(f"the student's machine, always on: {eur(fixed)} per month; how much it carries, the run measures")
     for rival in found["against"]:
         lines.append(f"{rival['name']}: {eur(rival['eur_per_1000'])} per 1000, {eur(rival['eur_per_month'])} per month")
         if fixed is not None:
