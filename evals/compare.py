@@ -148,9 +148,7 @@ def _arms(args: argparse.Namespace, chosen: Sequence[systems.System]) -> tuple[l
             "sets": [_set(title, "samples", len(first.samples), "", ())],
         }
     counts = len(next(iter(arms.values())).samples)
-    sets = [
-        _set(t.name or Path(t.path).stem, t.kind, counts, t.licence, t.choices or suite.choices) for t in suite.tasks
-    ]  # type: ignore[attr-defined]
+    sets = [_set(t.title, t.kind, counts, t.licence, t.choices or suite.choices) for t in suite.task_configs]
     return [arms[s.name] for s in chosen], {"name": suite.name or args.suite.stem, "sets": sets}
 
 

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import Field, PrivateAttr
 
 from distill import config as configuration
 from distill.config import Prompts, Section, Serving, Task
 from distill.errors import Refused
+
+if TYPE_CHECKING:
+    from evals.tasks._base import TaskConfig
 
 NON_COMMERCIAL = re.compile(r"(^|[\s_-])nc([\s_.-]|$)|non-?\s?commercial", re.IGNORECASE)
 
@@ -56,6 +59,11 @@ class Suite(Section):
         """Relative paths start here."""
         return self._folder
 
+    @property
+    def task_configs(self) -> tuple[TaskConfig, ...]:
+        """The tasks, as what they are."""
+        return cast("tuple[TaskConfig, ...]", self.tasks)
+
     def prompts(self) -> Prompts:
         """What the tasks leave open."""
         return Prompts(
@@ -73,11 +81,10 @@ def load(path: Path) -> Suite:
     suite = configuration.validate(Suite, configuration.read_yaml(path), str(path))
     suite._folder = path.resolve().parent
     if suite.profile == "client":
-        for task in suite.tasks:
-            licence = str(getattr(task, "licence", ""))
-            if NON_COMMERCIAL.search(licence):
+        for task in suite.task_configs:
+            if NON_COMMERCIAL.search(task.licence):
                 raise Refused(
-                    f"the licence {licence!r} of {getattr(task, 'path', '')} forbids commercial use",
+                    f"the licence {task.licence!r} of {task.path} forbids commercial use",
                     where=str(path),
                     next="leave the set out, or profile: internal",
                 )
