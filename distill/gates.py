@@ -6,7 +6,7 @@ What is forbidden needs the owner's permission, written into the user's own cata
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import BaseModel
@@ -71,6 +71,11 @@ def refuse(found: list[Verdict]) -> None:
     if stopping:
         more = f" (and {len(stopping) - 1} more: distill plan shows all)" if len(stopping) > 1 else ""
         raise Refused(f"{stopping[0]}{more}", safe="nothing was sent", next=stopping[0].unblock)
+
+
+def as_json(found: list[Verdict]) -> list[dict[str, Any]]:
+    """The findings as JSON values, for data set card, model card and bundle."""
+    return [{**asdict(verdict), "passes": verdict.passes} for verdict in found]
 
 
 def verdicts(config: RunConfig) -> list[Verdict]:
@@ -248,7 +253,7 @@ def _waive(verdict: Verdict, route: Route | None, config: RunConfig) -> Verdict:
     waiver: Waiver | None = next((w for w in config.policy.waivers if w.model in names), None)
     if waiver is None:
         return verdict
-    return Verdict(**{**verdict.__dict__, "waiver": f"{waiver.name} on {waiver.date}: {waiver.reason}"})
+    return replace(verdict, waiver=f"{waiver.name} on {waiver.date}: {waiver.reason}")
 
 
 # -- regions and names ------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 from distill import catalog
 from distill.catalog.rows import ProviderRow  # noqa: TC001 - a dataclass field
 
+BARE_NAME = re.compile(r"[a-z][a-z0-9-]*")
 OWN_SUFFIXES = (".local", ".internal", ".lan", ".home.arpa", ".localhost")
 
 
@@ -53,7 +55,9 @@ def is_own(host: str) -> bool:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return bool(host) and ("." not in host or host.endswith(OWN_SUFFIXES))
+        # A bare number is an address in disguise (134744072 is 8.8.8.8), not the name of a machine.
+        return bool(BARE_NAME.fullmatch(host)) or host.endswith(OWN_SUFFIXES)
+    address = getattr(address, "ipv4_mapped", None) or address
     return address.is_loopback or (address.is_private and not address.is_unspecified)
 
 

@@ -88,7 +88,7 @@ def build(
         "gpus": [_estimate.on_gpu(row, count, work, zone) for row in rows] if work else [],
         "zone": _zone(zone),
         "evaluation": exam,
-        "permission": [{**vars(v), "passes": v.passes} for v in found],
+        "permission": gates.as_json(found),
         "policy": config.policy.model_dump(mode="json"),
         "gpai": _estimate.gpai(config, tokens, student, teacher) if student else None,
         "advice": advice(config),

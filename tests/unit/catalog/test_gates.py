@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import types
+
 import pytest
 
 from distill import catalog, config, gates
+from distill.config import Provider  # noqa: TC001 - pydantic reads it
 from distill.errors import ConfigError, Refused
+from distill.generate.filters._base import FilterConfig
 
 HOSTS = {
     "mistral": "https://api.mistral.ai/v1",
@@ -290,3 +296,35 @@ def test_every_finding_is_listed_and_the_count_is_in_the_line():
     assert sum(not v.passes for v in gates.verdicts(settings)) == 3
     with pytest.raises(Refused, match="and 2 more"):
         gates.check(settings)
+
+
+# -- models that judge --------------------------------------------------------------------------------------------
+
+
+def test_a_filter_that_asks_a_model_is_a_teacher_too(monkeypatch):
+    module = types.ModuleType("acme_judge")
+
+    class Config(FilterConfig):
+        judge: Provider
+
+    module.Config = Config
+    monkeypatch.setitem(sys.modules, "acme.judge", module)
+    monkeypatch.setitem(sys.modules, "acme", types.ModuleType("acme"))
+    judge = {"kind": "openai", "provider": "anthropic", "model": "claude-haiku-5-5"}
+    values = {
+        "name": "demo",
+        "prompts": {"path": "x.jsonl"},
+        "teacher": {"kind": "fake"},
+        "student": {"model": "smollm2-135m-instruct"},
+        "generate": {"filters": [{"kind": "acme.judge", "judge": judge}]},
+    }
+    settings = config.validate(config.RunConfig, values, "test")
+    assert [role for role, _ in gates.asked(settings)] == ["teacher", "filter acme.judge"]
+    with pytest.raises(Refused, match=r"filter acme\.judge claude-haiku-5-5 at Anthropic: prohibited"):
+        gates.check(settings)
+
+
+def test_the_findings_are_plain_json():
+    found = gates.as_json(gates.verdicts(run("gpt-oss-120b", "ovh")))
+    assert json.loads(json.dumps(found)) == json.loads(json.dumps(found, default=str))
+    assert {"role", "verdict", "obligations", "source", "waiver", "passes"} <= set(found[0])
