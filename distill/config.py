@@ -140,6 +140,9 @@ class Generate(Section):
     """Answers are kept when every filter keeps them."""
     verifiers: tuple[Verifier, ...] = ()
     """Checks of an answer; an answer that fails one is rejected."""
+    select: Literal["all", "first", "majority"] = "all"
+    """Which of a prompt's kept answers go on. `first`: the first that passed. `majority`: the commonest text, once
+    (Wang et al. 2022); the earliest on a tie. The others are counted as rejected, but not against `max_reject_rate`."""
     holdout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """Share of the clusters kept out of training, for the held-out loss."""
     max_reject_rate: Annotated[float, Field(gt=0, le=1)] = 0.5

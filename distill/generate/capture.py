@@ -7,18 +7,20 @@ places in the signals' own vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import shutil
+import signal
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill import signals
-from distill.errors import ConfigError, DataError
+from distill.errors import ConfigError, DataError, Interrupted, Preempted
 from distill.progress import progress, say
 from distill.signal_codec import draw
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from distill.artifacts import RunFolder
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from distill.records import Completion, Message, TopLogprobs
 
     Kept = tuple[str, tuple[Message, ...], str, Completion]
+
+
+ENDINGS = {signal.SIGTERM: Preempted, signal.SIGINT: Interrupted}
 
 
 def require(provider: Provider, k: int, kind: str) -> None:
@@ -79,16 +84,44 @@ def _scored(provider: Any, folder: Path, k: int, kind: Literal["topk", "sampled"
     writer = _writer(folder, about)
     missing = [item for item in kept if item[0] not in writer]
     size = 1 if sampled else provider.batch_size  # a whole distribution is large: one answer at a time
-    with progress("signals", len(kept), "answers") as bar:
+    with progress("signals", len(kept), "answers") as bar, _stopping() as heard:
         bar.resume_at(len(kept) - len(missing))
         for start in range(0, len(missing), size):
             batch = missing[start : start + size]
             items = [(messages, answer) for _, messages, answer, _ in batch]
             found = provider.score_tokens(items, vocab if sampled else about.k)
-            for (key, *_), signal in zip(batch, found, strict=True):
-                writer.add(key, _drawn(signal, k, key) if sampled else signal)
+            for (key, *_), scored in zip(batch, found, strict=True):
+                writer.add(key, _drawn(scored, k, key) if sampled else scored)
             bar.advance(len(batch))
+            if heard:
+                writer.flush()
+                raise ENDINGS[heard[0]](
+                    f"stopped by {heard[0].name}",
+                    safe=f"every answer, and {len(writer)} of {len(kept)} signals",
+                    next="run the same command again",
+                )
     writer.finish([key for key, *_ in kept])
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[list[signal.Signals]]:
+    """The stop signals heard so far: the first lets the batch end, a second one leaves at once (main thread only)."""
+    heard: list[signal.Signals] = []
+
+    def note(number: int, _: object) -> None:
+        if heard:
+            raise KeyboardInterrupt
+        heard.append(signal.Signals(number))
+
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for number in ENDINGS:
+            with contextlib.suppress(ValueError):
+                before[number] = signal.signal(number, note)
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _drawn(whole: Any, draws: int, key: str) -> signals.Signal:

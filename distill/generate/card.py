@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from distill import artifacts, models, rows
+from distill import artifacts, gates, models, rows
 from distill.generate import sieve
 from distill.records import Usage
 
@@ -107,8 +107,10 @@ def _speed(outcomes: Any, seconds: float, identity: dict[str, Any], earlier: Pat
 
 
 def licence(config: RunConfig) -> str | None:
-    """The licence of a teacher whose weights are here; None for a teacher behind an endpoint."""
-    if config.teacher.kind not in LOCAL:
-        return None
-    model = str(getattr(config.teacher, "model", ""))
-    return models.resolve(model, config.resolve(".")).licence or None
+    """What the answers are under: the licence stated with local weights, else the catalogue's rows; None = unknown."""
+    if config.teacher.kind in LOCAL:
+        model = str(getattr(config.teacher, "model", ""))
+        if stated := models.resolve(model, config.resolve(".")).licence:
+            return stated
+    found = next(verdict for verdict in gates.verdicts(config) if verdict.kind == "licence")
+    return ", ".join(found.rows) or None

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill import artifacts, costs, plugins, prompts, rows
+from distill import artifacts, costs, gates, plugins, prompts, rows
 from distill.errors import TooManyRejected
 from distill.generate import capture, card, dataset, sieve
 from distill.progress import say
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from distill.records import Prompt
 
 VERSION = 1
-SETTINGS = ("seed", "prompts", "teacher", "generate")
+SETTINGS = ("seed", "prompts", "teacher", "generate", "policy")
 AFTER: tuple[str, ...] = ()
 
 
@@ -48,6 +48,7 @@ def inputs(config: RunConfig) -> list[Path]:
 
 def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     """Ask, judge, split, write. Raises DataError, TooManyRejected, and what the teacher raises."""
+    gates.check(config)  # licence and region, before anything is loaded or sent
     built = prompts.scan(config.prompts, config.resolve(config.prompts.path), config.seed)
     provider = plugins.load("distill.providers", config.teacher.kind).build(
         config.teacher, Context(folder=config.resolve("."))
@@ -57,6 +58,7 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         asked, seconds = _ask(provider, config, built.prompts, folder)
         candidates = [_candidate(item, config) for item in asked]
         reasons = sieve.sift(candidates, config.generate.filters, config.generate.verifiers, config.resolve)
+        reasons = sieve.select(candidates, reasons, config.generate.select)
         kept = [pair for pair, reason in zip(zip(asked, candidates, strict=True), reasons, strict=True) if not reason]
         held = dataset.split((row["cluster"] for _, row in kept), config.generate.holdout, config.seed)
         written = _write(folder, candidates, reasons, held)
@@ -161,12 +163,11 @@ def _write(folder: RunFolder, candidates: list[dict[str, Any]], reasons: list[st
 
 
 def _refuse_if_too_many(config: RunConfig, folder: RunFolder, reasons: list[str]) -> None:
-    counts, asked = sieve.count(reasons), len(reasons)
-    rejected = sum(counts.values())
-    if rejected == asked or rejected / asked > config.generate.max_reject_rate:
+    counts, most = sieve.count(reasons), config.generate.max_reject_rate
+    if all(reasons) or sieve.share_rejected(reasons) > most:
         worst = ", ".join(f"{reason} {number}" for reason, number in list(counts.items())[:3])
         raise TooManyRejected(
-            f"{rejected} of {asked} answers rejected (max_reject_rate {config.generate.max_reject_rate}): {worst}",
+            f"{sum(counts.values())} of {len(reasons)} answers rejected (max_reject_rate {most}): {worst}",
             where=str(folder.rejects),
             safe="every answer, in run.db",
             next="read the rejected answers, change prompts or filters, run the same command",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from distill.plugins import PluginConfig
 
 FILTERS, VERIFIERS = "distill.generate.filters", "distill.generate.verifiers"
+SELECT = "select/"
 
 
 def sift(
@@ -44,6 +45,33 @@ def sift(
             if not reasons[number] and (reason := check(row, config)):
                 reasons[number] = f"{config.kind}/{reason}"
     return reasons
+
+
+def select(rows: Sequence[dict[str, Any]], reasons: Sequence[str], how: str) -> list[str]:
+    """``reasons`` with all but one kept answer of each prompt rejected, as ``generate.select`` says.
+
+    Answers are the same when they differ in case and spacing only.
+    """
+    chosen = list(reasons)
+    groups: dict[str, list[int]] = {}
+    for number, (row, reason) in enumerate(zip(rows, reasons, strict=True)):
+        if not reason and how != "all":
+            groups.setdefault(row["id"], []).append(number)
+    for numbers in groups.values():
+        texts = [" ".join(rows[number]["answer"].casefold().split()) for number in numbers]
+        # most_common keeps the order of first appearance among equals.
+        winner = Counter(texts).most_common(1)[0][0] if how == "majority" else texts[0]
+        best = numbers[texts.index(winner)]
+        for number, text in zip(numbers, texts, strict=True):
+            if number != best:
+                chosen[number] = SELECT + ("same" if text == winner else "other")
+    return chosen
+
+
+def share_rejected(reasons: Sequence[str]) -> float:
+    """Share of the answers that are unusable; answers passed over by :func:`select` were usable."""
+    unusable = sum(bool(reason) and not reason.startswith(SELECT) for reason in reasons)
+    return unusable / len(reasons)
 
 
 def count(reasons: Sequence[str]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +14,13 @@ from distill import config as configuration
 from distill import models, plugins
 from distill.artifacts import open_run
 from distill.commands import run as command
-from distill.errors import ConfigError, DataError, TooManyRejected
-from distill.generate import capture, dataset, run
+from distill.errors import ConfigError, DataError, Preempted, TooManyRejected
+from distill.generate import capture, card, dataset, run, sieve
 from distill.providers import fake
 from distill.providers._base import Capabilities, chat_json
 from distill.records import Message, TopLogprobs, Usage
 from distill.signals import SignalReader
+from tests.unit.generate import rows as candidates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,22 +68,22 @@ def generate(config: configuration.RunConfig, path: Path) -> dict:
 def test_kept_and_rejected_add_up_and_the_files_say_what_the_card_says(work):
     tmp_path, load = work
     made = generate(load(generate={"filters": ["refusal", "length"]}), tmp_path / "run")
-    card, counts = made["card"], made["card"]["rows"]
+    facts, counts = made["card"], made["card"]["rows"]
     assert counts["asked"] == counts["kept"] + counts["rejected"] == 40
     assert counts["train"] == len(made["train"])
     assert counts["holdout"] == len(made["holdout"])
     assert counts["kept"] == counts["train"] + counts["holdout"]
-    assert counts["rejected"] == len(made["rejects"]) == sum(card["rejected"].values()) > 0
-    assert set(card["rejected"]) == {"refusal/en"}
+    assert counts["rejected"] == len(made["rejects"]) == sum(facts["rejected"].values()) > 0
+    assert set(facts["rejected"]) == {"refusal/en"}
     assert {row["reason"] for row in made["rejects"]} == {"refusal/en"}
     assert list(made["train"][0]) == COLUMNS
     assert list(made["rejects"][0]) == [*COLUMNS, "reason"]
     ids = [row["id"] for name in ("train", "holdout", "rejects") for row in made[name]]
     assert sorted(ids) == sorted(f"r{n}" for n in range(40))
-    assert card["tokens"]["completion"] > 0
-    assert card["cost"] == {"nano_eur": None, "eur": None}, "a teacher without a price has no known cost"
-    assert card["teacher"]["model"] == "fake-1"
-    assert card["speed"]["answers"] == 40
+    assert facts["tokens"]["completion"] > 0
+    assert facts["cost"] == {"nano_eur": None, "eur": None}, "a teacher without a price has no known cost"
+    assert facts["teacher"]["model"] == "fake-1"
+    assert facts["speed"]["answers"] == 40
 
 
 def test_rows_hold_messages_answer_reasoning_and_the_prompt_row(work):
@@ -191,9 +193,9 @@ def test_skipped_lines_are_counted_in_the_card(work):
     tmp_path, load = work
     with (tmp_path / "prompts.jsonl").open("a") as file:
         file.write("{oops\n")
-    card = generate(load(prompts={"on_error": "skip"}), tmp_path / "run")["card"]
-    assert (card["rows"]["read"], card["rows"]["skipped"], card["rows"]["asked"]) == (41, 1, 40)
-    assert card["skipped"][0].startswith("prompts.jsonl:41: not JSON")
+    facts = generate(load(prompts={"on_error": "skip"}), tmp_path / "run")["card"]
+    assert (facts["rows"]["read"], facts["rows"]["skipped"], facts["rows"]["asked"]) == (41, 1, 40)
+    assert facts["skipped"][0].startswith("prompts.jsonl:41: not JSON")
 
 
 def test_the_stage_depends_on_the_files_its_filters_read(work):
@@ -370,3 +372,59 @@ def test_the_real_teacher_on_this_machine_gives_signals_the_reader_understands(w
         tokens = reader[row["request_key"]].token_ids_T.tolist()
         assert tokens == models.encode_answer(tokenizer, row["answer"])
     assert made["card"]["teacher"]["kind"] == "transformers"
+
+
+def test_a_stop_signal_while_scoring_ends_after_the_batch_and_goes_on_later(work, scoring, monkeypatch):
+    tmp_path, load = work
+    config = load(generate={"signals_top_k": 4}, teacher={"batch_size": 4})
+    real = Scoring.score_tokens
+
+    def asked_to_stop(self, items, k):
+        if Scoring.scored == 8:
+            signal.raise_signal(signal.SIGTERM)
+        return real(self, items, k)
+
+    monkeypatch.setattr(Scoring, "score_tokens", asked_to_stop)
+    with pytest.raises(Preempted, match="12 of 40 signals") as caught:
+        generate(config, tmp_path / "run")
+    assert caught.value.exit_code == 75
+    generate(config, tmp_path / "run")
+    assert Scoring.scored == 40
+
+
+# -- several answers per prompt ------------------------------------------------------------------------------------
+
+
+def judged(answers: list[str], how: str) -> list[str]:
+    rows = [candidates.row(text, number=n // 4, sample=n % 4) for n, text in enumerate(answers)]
+    return sieve.select(rows, ["" if text else "teacher/empty" for text in answers], how)
+
+
+def test_the_first_good_answer_or_the_commonest_one_is_chosen():
+    answers = ["", "5", " 4", "4", "7", "8", "9", "9 "]
+    assert judged(answers, "all") == ["teacher/empty", *[""] * 7]
+    assert judged(answers, "first") == ["teacher/empty", "", "select/other", "select/other", "", *["select/other"] * 3]
+    assert judged(answers, "majority") == [
+        *("teacher/empty", "select/other", "", "select/same"),
+        *("select/other", "select/other", "", "select/same"),
+    ]
+
+
+def test_answers_passed_over_are_counted_but_are_no_reason_to_stop(work):
+    tmp_path, load = work
+    config = load(
+        generate={"samples": 4, "temperature": 1, "select": "first", "max_reject_rate": 0.3},
+        teacher={"replies": ["One.", "Two.", "Three."]},
+    )
+    counts = generate(config, tmp_path / "run")["card"]["rows"]
+    assert (counts["asked"], counts["kept"], counts["rejected"]) == (160, 40, 120)
+
+
+def test_the_card_names_the_terms_of_an_endpoints_answers(work):
+    tmp_path, load = work
+    load()
+    values = json.loads((tmp_path / "c.yaml").read_text())
+    values["teacher"] = {"kind": "openai", "model": "mistral-large-latest", "base_url": "https://api.mistral.ai/v1"}
+    (tmp_path / "c.yaml").write_text(json.dumps(values))
+    assert "mistral" in (card.licence(configuration.load(tmp_path / "c.yaml")) or "")
+    assert card.licence(load()) is None
