@@ -7,6 +7,7 @@ the teacher is asked in pressure.py, what becomes of answers and failures in res
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from typing import TYPE_CHECKING
 
 from distill.errors import ConfigError
@@ -49,7 +50,7 @@ def ask_all(
     keys: list[str] = []
     for request in requests:
         canonical = request.canonical(identity)
-        key = request.key(identity)
+        key = hashlib.sha256(canonical).hexdigest()  # request.key(), without encoding the request twice
         keys.append(key)
         if key not in items:
             items[key] = Item(key, request, canonical)

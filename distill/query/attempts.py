@@ -11,6 +11,7 @@ Every function works inside the writer's transaction.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -112,13 +113,12 @@ def reserve(connection: sqlite3.Connection, groups: Sequence[Sequence[Plan]]) ->
     return granted
 
 
-def settle(
-    connection: sqlite3.Connection, answers: Sequence[Received], packed: Sequence[tuple[int, bytes, bytes]]
-) -> None:
+def settle(connection: sqlite3.Connection, answers: Sequence[Received]) -> None:
+    """Keep raw bytes and bill of answers to reserved attempts."""
     now = time.time()
     reserved = spent = 0
     bill = []
-    for answer, (codec, blob, digest) in zip(answers, packed, strict=True):
+    for answer in answers:
         (held,) = connection.execute(
             "UPDATE attempt SET state = 'received', ended = ?, status = ?, charged_nano = ?, provider_request_id = ?"
             " WHERE id = ? AND state = 'reserved' RETURNING reserved_nano",
@@ -126,7 +126,7 @@ def settle(
         ).fetchone()
         connection.execute(
             "INSERT INTO response (attempt_id, codec, raw, sha256, latency_s, received) VALUES (?, ?, ?, ?, ?, ?)",
-            (answer.attempt, codec, blob, digest, answer.latency_s, now),
+            (answer.attempt, *pack(answer.raw), hashlib.sha256(answer.raw).digest(), answer.latency_s, now),
         )
         if held is not None:
             reserved += held

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x416C6D62  # "Almb"
 SCHEMA_VERSION = 1
 RAW, ZLIB = 0, 1
+COMPRESS_FROM = 4096  # bytes; below that the compressor costs more time than a committed row
 
 
 def take_lock(path: Path) -> int:
@@ -116,7 +117,7 @@ def is_full(error: Exception) -> bool:
 
 
 def pack(data: bytes) -> tuple[int, bytes]:
-    if len(data) >= 256 and len(small := zlib.compress(data, 1)) < len(data):
+    if len(data) >= COMPRESS_FROM and len(small := zlib.compress(data, 1)) < len(data):
         return ZLIB, small
     return RAW, data
 

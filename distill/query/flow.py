@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from distill.query.store import Store
     from distill.records import Answer
 
-AHEAD = 64  # most batches reserved before they can leave
+AHEAD = 128  # most batches reserved before they can leave
 
 
 class Query:
@@ -89,7 +89,7 @@ class Query:
     async def _feed(self) -> None:
         """Reserve what leaves next, some batches ahead, so that a commit never delays a call."""
         while self.ending is None and not self._closed:
-            ahead = min(AHEAD, max(1, int(self.lane.limit) // 4)) if self.batch_size == 1 else 1
+            ahead = min(AHEAD, max(1, int(self.lane.limit) // 2)) if self.batch_size == 1 else 1
             now = time.monotonic()
             while self._later and self._later[0][0] <= now:
                 self._pending.appendleft(heapq.heappop(self._later)[2])

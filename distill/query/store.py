@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import queue
 import sqlite3
@@ -164,8 +163,7 @@ class Store:
 
     async def settle(self, answers: Sequence[Received]) -> None:
         """Commit answers and their bill in one transaction. Raises DiskProblem."""
-        packed = [(*database.pack(answer.raw), hashlib.sha256(answer.raw).digest()) for answer in answers]
-        await self._submit(lambda: attempts.settle(self._writer, answers, packed))
+        await self._submit(lambda: attempts.settle(self._writer, answers))
 
     async def release(self, ids: Sequence[int], reason: str, status: int | None = None) -> None:
         """These attempts did no work: their reservation is free again."""
@@ -184,9 +182,8 @@ class Store:
 
         def write() -> None:
             ((attempt,),) = attempts.reserve(self._writer, [[Plan(key, canonical)]])
-            packed = (*database.pack(answer.raw), hashlib.sha256(answer.raw).digest())
             free = Received(attempt, answer.raw, answer.status, answer.latency_s, None, answer.request_id)
-            attempts.settle(self._writer, [free], [packed])
+            attempts.settle(self._writer, [free])
 
         self._submit_and_wait(write)
 

@@ -42,7 +42,7 @@ def work(url: str, folder: str, texts: list[str], cap: float, concurrency: int =
     os._exit(0)
 
 
-def commit_before_the_answer_is_written(connection, answers, packed):
+def commit_before_the_answer_is_written(connection, answers):
     """A sabotaged settle, for the negative control: acknowledged, yet only the state is written."""
     for answer in answers:
         connection.execute("UPDATE attempt SET state = 'received' WHERE id = ?", (answer.attempt,))

@@ -258,9 +258,7 @@ def spend(path, seed, calls, results):
         if fate < 0.15:
             attempts.end(connection, [attempt], "released", "test", None)
         else:
-            attempts.settle(
-                connection, [Received(attempt, b"x", cost_nano=cost)], [(0, b"x", hashlib.sha256(b"x").digest())]
-            )
+            attempts.settle(connection, [Received(attempt, b"x", cost_nano=cost)])
             billed += cost
         connection.execute("COMMIT")
     results.put((billed, left))
