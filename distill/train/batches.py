@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from distill.config import Train
 
-POOL = 8  # batches of similar length are cut out of pools of this many batches
+POOL = 16  # batches of similar length are cut out of pools of this many batches
 MIN_PREFIX = 8  # tokens: a shorter shared prefix is not worth a second forward call
 
 
@@ -69,8 +69,10 @@ class Batch:
     """Tokens of the rows, shared prefix counted once per row."""
 
     def to(self, device: Any) -> Batch:
-        tensors = (t.to(device) for t in (self.prefix_P, self.ids_BT, self.positions_N, self.labels_N))
-        return Batch(*tensors, self.rows, self.tokens)
+        prefix_P, ids_BT, positions_N, labels_N = (
+            t.to(device) for t in (self.prefix_P, self.ids_BT, self.positions_N, self.labels_N)
+        )
+        return Batch(prefix_P, ids_BT, positions_N, labels_N, self.rows, self.tokens)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -157,7 +159,8 @@ def collate(rows: Sequence[Row], *, pad: int, share: bool = True) -> Batch:
     inputs = [[*row.prompt, *row.completion[:-1]][shared:] for row in rows]
     width = max(map(len, inputs))
     ids_BT = torch.full((len(rows), width), pad)
-    positions, labels = [], []
+    positions: list[int] = []
+    labels: list[int] = []
     for number, (row, tail) in enumerate(zip(rows, inputs, strict=True)):
         ids_BT[number, : len(tail)] = torch.tensor(tail)
         first = number * width + len(row.prompt) - 1 - shared

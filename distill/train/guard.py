@@ -24,7 +24,7 @@ def check_finite(value: Tensor, what: str, ids: Sequence[str], step: int, metric
     report.write_text(json.dumps({"step": step + 1, "what": what, "rows": list(ids)}, ensure_ascii=False), "utf-8")
     shown = ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
     raise Diverged(
-        f"the {what} became {float(value):g} in step {step + 1}, rows {shown}",
+        f"the {what} became {float(value.detach()):g} in step {step + 1}, rows {shown}",
         where=str(report),
         safe="the last checkpoint",
         next="look at these rows, or lower train.lr, then the same command",

@@ -142,7 +142,7 @@ class _Chunked(torch.autograd.Function):
     """sum of the loss over all positions; its gradients are formed on the way."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         hidden_ND: Tensor,
         weight_VD: Tensor,
@@ -179,7 +179,7 @@ class _Chunked(torch.autograd.Function):
         return loss.to(torch.float32), ce_sum, kd_sum
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Any, ...]:
         grads = [None if grad is None else grad.mul_(grad_loss) for grad in ctx.grads]
         ctx.grads = (None, None, None)
         return (*grads, None, None, None, None)

@@ -12,16 +12,20 @@ import torch
 
 from distill.errors import DataError
 from distill.models import end_ids, tokenizer_fingerprint
-from distill.train.batches import Batch, Row, collate
-from distill.train.objective import LiveTeacher, Recipe, chunked_loss
+from distill.train.batches import Batch, Row, collate, completion_text
+from distill.train.objective import Recipe, StoredTeacher, chunked_loss
 from distill.train.signal import Live, Source, Stored
 from distill.train.student import Loaded, causal_lm, head_of, hidden_states
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+TEXTS = 64  # rows whose text is compared
 SAMPLE = 4  # rows that the model is run on
 TOLERANCE = 2e-3  # relative, for float32; bfloat16 gets 50 times more
+SELF_KL = 1e-4  # nats a token a teacher may differ from itself by rounding
+CANARY_TOKENS, CANARY_NATS = 32, 2.0  # stored signals are refused when a shift by one fits that much better
+UNNAMED = -12.0  # log-probability of a token outside the stored k
 
 
 def prove(student: Loaded, rows: Sequence[Row], source: Source, vocab: int, *, share: bool) -> None:
@@ -34,11 +38,13 @@ def prove(student: Loaded, rows: Sequence[Row], source: Source, vocab: int, *, s
     student.model.eval()
     with torch.no_grad():
         probe = sorted(rows, key=len)[:SAMPLE]
-        check_shift(student, probe)
+        check_shift(student.model, probe, student.pad, "student")
         if share:
             check_shared_prefix(student, probe)
-        if isinstance(source, Live | Stored):
-            check_teacher(source, probe, student)
+        if isinstance(source, Live):
+            check_live(source, probe, student.pad)
+        if isinstance(source, Stored):
+            check_stored(source, rows, size, student.pad)
     student.model.train(was_training)
 
 
@@ -52,6 +58,16 @@ def check_rows(tokenizer: Any, rows: Sequence[Row], vocab: int) -> None:
             raise DataError(f"row {row.id!r} does not end with the end-of-turn token {end}")
         if max(*row.prompt, *row.completion) >= vocab:
             raise DataError(f"row {row.id!r} has a token id outside the vocabulary of {vocab}")
+
+
+def check_texts(tokenizer: Any, records: Sequence[dict[str, Any]], rows: Sequence[Row], reasoning: bool) -> None:
+    """The prompt's ids say the rendered chat, the completion's ids say the answer. Raises DataError."""
+    by_id = {row.id: row for row in rows}
+    for record in [r for r in records if str(r["id"]) in by_id][:TEXTS]:
+        row = by_id[str(record["id"])]
+        chat = tokenizer.apply_chat_template(record["messages"], add_generation_prompt=True, tokenize=False)
+        check_round_trip(tokenizer, chat, row.prompt, row.id)
+        check_round_trip(tokenizer, completion_text(record, reasoning), row.completion[:-1], row.id)
 
 
 def first_difference(a: str, b: str, width: int = 24) -> str:
@@ -68,20 +84,20 @@ def check_round_trip(tokenizer: Any, text: str, ids: Sequence[int], row: str) ->
         raise DataError(f"row {row!r}: the tokens do not say the text, {first_difference(one, two)}")
 
 
-def check_shift(student: Loaded, rows: Sequence[Row]) -> None:
-    """Our cross entropy equals the one the model's own library computes from its own logits and its own shift."""
-    model = causal_lm(student.model)
+def check_shift(model: Any, rows: Sequence[Row], pad: int, who: str) -> None:
+    """Our cross entropy equals the one the model's own library computes with its own logits, mask and shift."""
+    inner = causal_lm(model)
     for row in rows[:2]:
-        ours = _nll(student.model, collate([row], pad=student.pad))
-        ids = torch.tensor([[*row.prompt, *row.completion]], device=next(model.parameters()).device)
+        ours = _nll(model, collate([row], pad=pad))
+        ids = torch.tensor([[*row.prompt, *row.completion]], device=next(inner.parameters()).device)
         labels = ids.clone()
         labels[:, : len(row.prompt)] = -100
-        theirs = float(model(input_ids=ids, labels=labels).loss)
+        theirs = float(inner(input_ids=ids, labels=labels).loss)
         if abs(ours - theirs) > _tolerance(model) * max(1.0, theirs):
             raise DataError(
-                f"the loss of row {row.id!r} is {ours:.5f} here and {theirs:.5f} by the model's own forward: its head "
+                f"the {who}'s loss on row {row.id!r} is {ours:.5f} here and {theirs:.5f} by its own forward: its head "
                 "does more than a matrix product (scaling, soft cap), or positions are shifted",
-                next="choose another student",
+                next=f"choose another {who}",
             )
 
 
@@ -95,39 +111,44 @@ def check_shared_prefix(student: Loaded, rows: Sequence[Row]) -> None:
         raise DataError("this student computes other values with a shared prefix", next="train.share_prefix=false")
 
 
-def check_teacher(source: Live | Stored, rows: Sequence[Row], student: Loaded) -> None:
-    """KL(teacher || teacher) is 0 through the real transport, and the teacher fits its text best where it is."""
+def check_live(source: Live, rows: Sequence[Row], pad: int) -> None:
+    """KL(teacher || teacher) is 0 through the real transport, and its positions are its own library's."""
     from distill.losses import forward_kl
 
-    recipe = Recipe(forward_kl, forward_kl.Config(), kd_weight=1.0)
-    batch = _placed(student.model, collate(rows, pad=student.pad))
-    if isinstance(source, Live):
-        teacher = source.teacher(batch)
-        _, parts = chunked_loss(teacher.hidden_NE, head_of(source.model), batch.labels_N, teacher, recipe)
-        worst = float(parts.kd) / len(batch.labels_N)
-        if abs(worst) > 1e-4:
-            raise DataError(f"the teacher differs from itself by {worst:.2g} nats a token on its way to the student")
-        canary(teacher, batch)
-    else:
-        for row in batch.rows:
-            source.teacher(collate([row], pad=student.pad))
+    check_shift(source.model, rows, pad, "teacher")
+    batch = _placed(source.model, collate(rows, pad=pad))
+    teacher, recipe = source.teacher(batch), Recipe(forward_kl, forward_kl.Config(), kd_weight=1.0)
+    _, parts = chunked_loss(teacher.hidden_NE, head_of(source.model), batch.labels_N, teacher, recipe)
+    apart = abs(float(parts.kd)) / len(batch.labels_N)
+    if not apart <= SELF_KL:
+        raise DataError(f"the teacher differs from itself by {apart:.2g} nats a token on its way to the student")
 
 
-def canary(teacher: LiveTeacher, batch: Batch) -> None:
-    """The teacher must like its own tokens better where they are than one place off. Raises DataError."""
-    logprobs_NV = torch.log_softmax(teacher.head.logits(teacher.hidden_NE), -1)
-    scores = [
-        float(logprobs_NV.gather(-1, batch.labels_N.roll(shift)[:, None])[2:-2].mean())
-        if len(batch.labels_N) > 8
-        else 0.0
-        for shift in (0, 1, -1)
-    ]
-    if scores[0] < max(scores[1:]) - 1e-3:
+def check_stored(source: Stored, rows: Sequence[Row], vocab: int, pad: int) -> None:
+    """Stored signals speak of these very tokens, and fit them better where they are than one place off."""
+    aligned = shifted = 0.0
+    count = 0
+    for row in rows:
+        teacher = source.teacher(collate([row], pad=pad))
+        if int(teacher.ids_NK.max()) >= vocab:
+            raise DataError(f"the stored signal of row {row.id!r} names an id outside the vocabulary of {vocab}")
+        labels = torch.tensor(row.completion)
+        scores = [_stored_score(teacher, labels.roll(by))[1:-1].sum() for by in (0, 1, -1)]
+        aligned, shifted = aligned + float(scores[0]), shifted + float(max(scores[1:]))
+        count += max(0, len(labels) - 2)
+    if count >= CANARY_TOKENS and shifted > aligned + count * CANARY_NATS:
         raise DataError(
-            f"the teacher gives its own text {scores[0]:.2f} nats a token and the text shifted by one "
-            f"{max(scores[1:]):.2f}: "
-            "positions are not aligned, or it is not the teacher that wrote the answers"
+            f"the stored signals give the answers {aligned / count:.2f} nats a token, and the answers moved by one "
+            f"place {shifted / count:.2f}: they are shifted",
+            next="rm -r the signals folder, then distill generate",
         )
+
+
+def _stored_score(teacher: StoredTeacher, labels_N: torch.Tensor) -> torch.Tensor:
+    """Log-probability [N] a stored teacher gives each label; a label it does not name gets a low one."""
+    named_NK = teacher.ids_NK == labels_N[:, None]
+    best_N = teacher.logprobs_NK.masked_fill(~named_NK, float("-inf")).amax(-1)
+    return best_N.clamp(min=UNNAMED)
 
 
 def shared_vocab(student: Loaded, teacher: Any, tokenizer: Any) -> int:

@@ -62,6 +62,7 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
     recipe = Recipe(loss, settings.loss, weight, settings.temperature, settings.chunk_tokens)
     objective = Objective(student.model, recipe, vocab)
     share = settings.share_prefix and shares_prefix(student.model)
+    preflight.check_texts(student.tokenizer, data.records, data.train.rows, settings.reasoning)
     preflight.prove(student, data.train.rows, source, vocab, share=share)
 
     trainable, rows, pad = student.trainable, data.train.rows, student.pad

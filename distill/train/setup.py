@@ -40,12 +40,15 @@ class Data:
 
     train: Rows
     holdout: Rows
+    records: list[dict[str, Any]]
+    """The training rows as text."""
 
 
 def read_data(config: RunConfig, folder: RunFolder, tokenizer: Any) -> Data:
     """Both splits as token ids. Raises DataError when nothing is left to learn from."""
     length, reasoning = config.student.max_length, config.train.reasoning
-    train = encode_rows(read_rows(folder.train_data), tokenizer, length, reasoning=reasoning)
+    records = read_rows(folder.train_data)
+    train = encode_rows(records, tokenizer, length, reasoning=reasoning)
     if not train.rows:
         raise DataError(
             f"no row is left to learn from (dropped: {train.dropped})",
@@ -56,7 +59,7 @@ def read_data(config: RunConfig, folder: RunFolder, tokenizer: Any) -> Data:
     lost = sum(train.dropped.values())
     if lost:
         say(f"train: {lost} of {lost + len(train.rows)} rows dropped: {train.dropped}")
-    return Data(train, encode_rows(held, tokenizer, length, reasoning=reasoning))
+    return Data(train, encode_rows(held, tokenizer, length, reasoning=reasoning), records)
 
 
 def open_source(config: RunConfig, folder: RunFolder, student: Loaded) -> tuple[Source, int]:
@@ -66,7 +69,7 @@ def open_source(config: RunConfig, folder: RunFolder, student: Loaded) -> tuple[
 
         reader = SignalReader(folder.signals)
         check_stored(reader.about, student, config.train.temperature)
-        return Stored(reader), 0
+        return Stored(reader, student.tokenizer), 0
     if config.train.method == "whitebox":
         from distill.train.preflight import shared_vocab
 
@@ -85,7 +88,7 @@ def open_source(config: RunConfig, folder: RunFolder, student: Loaded) -> tuple[
 
 def check_stored(about: Any, student: Loaded, temperature: float) -> None:
     """Refuse stored signals of another tokenizer or temperature. Raises DataError."""
-    if about.tokenizer != models.tokenizer_fingerprint(student.tokenizer):
+    if not about.vocabulary and about.tokenizer != models.tokenizer_fingerprint(student.tokenizer):
         raise DataError(
             "the stored teacher log-probabilities belong to another tokenizer than the student's",
             next="train.method: sft learns from the text alone, or choose a student of the teacher's family",

@@ -15,8 +15,16 @@ from distill.train.objective import LiveTeacher, StoredTeacher, Teacher
 from distill.train.student import head_of, hidden_states
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from distill.signals import Signal, SignalReader
     from distill.train.batches import Batch, Row
+
+
+UNKNOWN = -20.0  # log-probability of a stand-in where no entry of a position has an id
 
 
 class Source(Protocol):
@@ -48,15 +56,50 @@ class Live:
 class Stored:
     """Log-probabilities written by the generate stage, keyed by request."""
 
-    def __init__(self, reader: SignalReader):
+    def __init__(self, reader: SignalReader, tokenizer: Any):
         self.reader = reader
         self.missing = "tail" if reader.about.kind == "topk" else "renormalise"
+        self.named = ids_of_texts(reader.about.vocabulary, tokenizer) if reader.about.vocabulary else None
 
     def teacher(self, batch: Batch) -> StoredTeacher:
-        pairs = [stored_rows(self.reader[row.key], row) for row in batch.rows]
+        pairs = [stored_rows(self._signal(row), row) for row in batch.rows]
         ids_NK, logprobs_NK = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         device = batch.labels_N.device
         return StoredTeacher(ids_NK.to(device), logprobs_NK.to(device), self.missing, self.reader.about.temperature)
+
+    def _signal(self, row: Row) -> Signal:
+        signal = self.reader[row.key]
+        return signal if self.named is None else renamed(signal, self.named)
+
+
+def ids_of_texts(vocabulary: Sequence[str], tokenizer: Any) -> NDArray[np.int64]:
+    """For each text a server used for a token: the id of the student's token with that text, -1 without one.
+
+    Servers write a token as its text; texts that several tokens share (parts of a character) name none of them.
+    """
+    import numpy as np
+
+    owners: dict[str, int] = {}
+    for number in range(len(tokenizer)):
+        text = tokenizer.decode([number], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        owners[text] = -1 if text in owners else number
+    return np.array([*(owners.get(text, -1) for text in vocabulary), -1], np.int64)
+
+
+def renamed(signal: Signal, named: NDArray[np.int64]) -> Signal:
+    """The signal in the student's ids; an entry without an id becomes padding, so that its mass is the tail's."""
+    import numpy as np
+
+    ids_TK = named[np.minimum(signal.top_ids_TK, len(named) - 1)].copy()
+    logprobs_TK = np.where(ids_TK < 0, -np.inf, signal.top_logprobs_TK).astype(np.float32)
+    for ids_K, logprobs_K in zip(ids_TK, logprobs_TK, strict=True):
+        free = iter(sorted(set(range(2 * len(ids_K))) - set(ids_K.tolist())))
+        for place in np.flatnonzero(ids_K < 0):
+            ids_K[place] = next(free)
+        if np.isneginf(logprobs_K).all():
+            logprobs_K[0] = UNKNOWN
+    tokens_T = named[np.minimum(signal.token_ids_T, len(named) - 1)].astype(np.int32)
+    return type(signal)(tokens_T, ids_TK.astype(np.int32), logprobs_TK)
 
 
 def stored_rows(signal: Signal, row: Row) -> tuple[torch.Tensor, torch.Tensor]:

@@ -66,5 +66,16 @@ def run_folder(tmp_path):
     return folder
 
 
+@pytest.fixture(scope="session")
+def taught_teacher(tiny_teacher, tmp_path_factory):
+    """A tiny teacher that knows the answers: all its weights were trained on them."""
+    from distill.train import run
+
+    folder = RunFolder(tmp_path_factory.mktemp("taught") / "run")
+    write_rows(folder.train_data, records(24))
+    run.run(make_config(tiny_teacher, adapter={"kind": "none"}, epochs=14, lr=1e-2, micro_batch_size=6), folder)
+    return folder.student
+
+
 def metrics(folder: RunFolder) -> list[dict]:
     return [json.loads(line) for line in folder.metrics.read_text().splitlines()]

@@ -137,7 +137,7 @@ def test_a_save_that_dies_anywhere_leaves_the_one_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", dying)
     reached = 0
-    for at in range(1, 12):
+    for at in range(1, 12):  # noqa: B007
         calls.clear()
         try:
             save_checkpoint(tmp_path, state(2), named, optimizer, keep=5)

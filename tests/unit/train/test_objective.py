@@ -205,6 +205,8 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_whole_batch():
     whole = torch.autograd.grad(loss / N, weight)[0]
     pieces = torch.zeros_like(weight)
     for rows in (slice(0, 3), slice(3, 17), slice(17, N)):  # uneven on purpose: a mean of means would differ
-        loss, _ = chunked_loss(hidden[rows], Head(weight), labels[rows], LiveTeacher(t_hidden[rows], Head(t_weight)), how)
+        loss, _ = chunked_loss(
+            hidden[rows], Head(weight), labels[rows], LiveTeacher(t_hidden[rows], Head(t_weight)), how
+        )
         pieces += torch.autograd.grad(loss / N, weight)[0]
     assert (whole - pieces).norm() <= 1e-6 * whole.norm()
