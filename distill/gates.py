@@ -6,6 +6,7 @@ What is forbidden needs the owner's permission, written into the user's own cata
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel
 from distill import catalog
 from distill.catalog import rows
 from distill.catalog.route import Route, official, route_of
-from distill.errors import Refused
+from distill.errors import ConfigError, Refused
 from distill.providers._base import ProviderConfig
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def teacher_licence(role: str, route: Route, config: RunConfig) -> Verdict:
             held.append(_licence(route.provider.terms))
         else:
             extra = ("HOST_TERMS",)
+    elif route.kind == "process":
+        _exists(route.model, config)
     if not _is_own_model(route):
         weights = weights_licence(route.official_model) or _stated(route.model, config)
         if weights is None:
@@ -143,6 +146,7 @@ def teacher_licence(role: str, route: Route, config: RunConfig) -> Verdict:
 def base_licence(config: RunConfig) -> Verdict:
     """May the base of the student be changed, and passed on?"""
     model = config.student.model
+    _exists(model, config)
     row = weights_licence(official(model)) or _stated(model, config)
     if row is None:
         return _unknown("student base", model, official(model))
@@ -157,6 +161,20 @@ def weights_licence(model: str) -> rows.LicenceRow | None:
         return row
     entry = catalog.find_model(model)
     return next((r for r in catalog.licences() if entry and r.id == entry.licence), None)
+
+
+def _exists(model: str, config: RunConfig) -> None:
+    """Raise ConfigError for a misspelt name or a folder that is not there: no question of licences."""
+    if model.startswith("path:"):
+        folder = config.resolve(model.removeprefix("path:"))
+        if not folder.is_dir():
+            raise ConfigError("no such folder", where=str(folder), next="path:DIR with config.json and *.safetensors")
+    elif ":" not in model and catalog.find_model(model) is None:
+        close = difflib.get_close_matches(model, catalog.models(), n=1)
+        raise ConfigError(
+            f"no model {model!r} in the catalogue" + (f"; did you mean {close[0]!r}?" if close else ""),
+            next="a name of `distill catalog models`, hub:ID@REVISION, or path:DIR",
+        )
 
 
 def _stated(model: str, config: RunConfig) -> rows.LicenceRow | None:

@@ -235,6 +235,17 @@ def test_a_folder_is_what_its_readme_states_and_unknown_without(tmp_path):
     assert licence_of(run(student=base), "student base").verdict == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [("smollm2-135m-instuct", "did you mean 'smollm2-135m-instruct'"), ("path:nowhere", "no such folder")],
+)
+def test_a_misspelt_model_is_a_mistake_and_not_a_question_of_licences(base, said):
+    with pytest.raises(ConfigError, match=said):
+        gates.verdicts(run(student=base))
+    with pytest.raises(ConfigError, match=said):
+        gates.verdicts(run(teacher={"kind": "transformers", "model": base}))
+
+
 # -- regions ------------------------------------------------------------------------------------------------------
 
 
