@@ -13,15 +13,15 @@ class Config(FilterConfig):
     """Bounds on the stripped answer."""
 
     kind: Literal["length"] = "length"
-    min_chars: Annotated[int, Field(ge=0)] = 1
+    min_characters: Annotated[int, Field(ge=0)] = 1
     """Shortest answer, in characters."""
-    max_chars: Annotated[int, Field(ge=1)] | None = None
+    max_characters: Annotated[int, Field(ge=1)] | None = None
     """Longest answer, in characters. None = no bound."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Config:
-        if self.max_chars is not None and self.max_chars < self.min_chars:
-            raise ValueError(f"max_chars ({self.max_chars}) is below min_chars ({self.min_chars})")
+        if self.max_characters is not None and self.max_characters < self.min_characters:
+            raise ValueError(f"max_characters ({self.max_characters}) is below min_characters ({self.min_characters})")
         return self
 
 
@@ -31,6 +31,6 @@ def keep(rows: list[dict[str, Any]], config: Config) -> list[str]:
 
 
 def _judge(size: int, config: Config) -> str:
-    if size < config.min_chars:
+    if size < config.min_characters:
         return "too_short"
-    return "too_long" if config.max_chars is not None and size > config.max_chars else ""
+    return "too_long" if config.max_characters is not None and size > config.max_characters else ""

@@ -18,7 +18,7 @@ class Config(FilterConfig):
     kind: Literal["repetition"] = "repetition"
     min_repeats: Annotated[int, Field(ge=2)] = 4
     """A piece that comes this often in a row at the end is a loop ..."""
-    min_chars: Annotated[int, Field(ge=1)] = 40
+    min_characters: Annotated[int, Field(ge=1)] = 40
     """... if all its repeats together are at least this long, in characters."""
     max_share: Annotated[float, Field(gt=0, lt=1)] = 0.6
     """Largest share of four-word sequences that came before in the same answer (from 40 words on)."""
@@ -44,7 +44,7 @@ def _loops(tail: str, config: Config) -> bool:
     backwards = tail[::-1]
     reach = _prefix_matches(backwards)
     return any(
-        period + reach[period] >= max(config.min_repeats * period, config.min_chars)
+        period + reach[period] >= max(config.min_repeats * period, config.min_characters)
         for period in range(1, len(backwards) // config.min_repeats + 1)
     )
 

@@ -100,12 +100,12 @@ def test_own_phrases_count():
     ],
 )
 def test_length_is_counted_on_the_stripped_answer(answer, expected):
-    assert reason(length, answer, max_chars=10) == expected
+    assert reason(length, answer, max_characters=10) == expected
 
 
 def test_bounds_that_contradict_each_other_are_refused():
-    with pytest.raises(ValueError, match="below min_chars"):
-        length.Config(min_chars=5, max_chars=4)
+    with pytest.raises(ValueError, match="below min_characters"):
+        length.Config(min_characters=5, max_characters=4)
 
 
 LONG = "The report shows that the cost of a thousand answers fell by half within a single year of steady work, "

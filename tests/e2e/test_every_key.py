@@ -1,0 +1,249 @@
+"""Every configuration key changes behaviour: one changed value, one difference in what the run writes.
+
+A new key needs a line in CHANGES; a key that nothing reads cannot get one that passes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from distill import cli, config
+from tests.e2e.line import CONFIG, write_run
+
+VOLATILE = {"seconds", "tokens_per_s", "peak_rss_mb", "versions"}
+EXTRA = "rows.jsonl"
+
+
+@dataclass(frozen=True)
+class Change:
+    """``value`` for the key, ``shows`` in which part of the fingerprint; ``given`` holds for both runs."""
+
+    value: Any
+    shows: str
+    given: dict[str, Any] = field(default_factory=dict)
+
+
+BROKEN = {"prompts.path": "broken.jsonl"}
+TOPK = {"teacher": {"kind": "transformers", "model": "path:student", "dtype": "float32"}, "generate.signals_top_k": 4}
+KD = {**TOPK, "train.method": "offline_topk"}
+PAID = {"teacher": {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NO_SUCH_KEY"}}
+MISTRAL = {"teacher": {"kind": "openai", "provider": "scaleway", "model": "mistral-small-3.2-24b-instruct-2506"}}
+WAIVER = [{"model": "path:unlicensed", "name": "A. Person", "date": "2026-11-01", "reason": "we made it ourselves"}]
+
+CHANGES: dict[str, Change] = {
+    "name": Change("other", "bundle"),
+    "seed": Change(4, "student"),
+    "prompts.path": Change("test.jsonl", "requests"),
+    "prompts.system": Change("Say red or blue.", "requests"),
+    "prompts.examples": Change([{"user": "sun", "assistant": "red"}], "requests"),
+    "prompts.template": Change("a {{ thing }} ({{ lang }})", "requests"),
+    "prompts.id_field": Change("twin", "rows"),
+    "prompts.cluster_field": Change("id", "rows"),
+    "prompts.lang_field": Change("label", "rows"),
+    "prompts.languages": Change(["fr"], "requests"),
+    "prompts.limit": Change(8, "requests"),
+    "prompts.choices": Change(["red", "blue", "green"], "requests"),
+    "prompts.on_error": Change("skip", "end", BROKEN),
+    "teacher": Change({"kind": "fake", "model": "fake-2"}, "requests"),
+    "generate.samples": Change(2, "requests", {"generate.temperature": 0.5}),
+    "generate.max_new_tokens": Change(9, "requests"),
+    "generate.temperature": Change(0.7, "requests"),
+    "generate.top_p": Change(0.9, "requests"),
+    "generate.max_cost_eur": Change(1.0, "end", PAID),
+    "generate.signals_top_k": Change(8, "signals", TOPK),
+    "generate.signals_kind": Change("sampled", "signals", TOPK),
+    "generate.filters": Change([{"kind": "length", "min_characters": 4}], "rows"),
+    "generate.verifiers": Change([{"kind": "exact", "field": "label"}], "rows"),
+    "generate.select": Change("first", "rows", {"generate.samples": 3, "generate.temperature": 0.5}),
+    "generate.holdout": Change(0.4, "rows"),
+    "generate.max_reject_rate": Change(0.01, "end", {"generate.verifiers": [{"kind": "exact", "field": "label"}]}),
+    "student.model": Change("path:other", "student"),
+    "student.adapter.kind": Change("dora", "student"),
+    "student.adapter.r": Change(2, "student"),
+    "student.adapter.alpha": Change(3, "student"),
+    "student.adapter.dropout": Change(0.3, "student"),
+    "student.adapter.targets": Change(["q_proj"], "student"),
+    "student.dtype": Change("bfloat16", "student"),
+    "student.max_length": Change(70, "student"),
+    "train.method": Change("offline_topk", "student", TOPK),
+    "train.loss": Change("reverse_kl", "student", KD),
+    "train.kd_weight": Change(0.3, "student", KD),
+    "train.temperature": Change(3, "student", {**TOPK, "train.method": "whitebox", "student.model": "path:other"}),
+    "train.lr": Change(1e-3, "student"),
+    "train.schedule": Change("linear", "student"),
+    "train.warmup": Change(0.5, "student"),
+    "train.weight_decay": Change(0.5, "student"),
+    "train.max_grad_norm": Change(1e-4, "student"),
+    "train.epochs": Change(1, "student"),
+    "train.batch_size": Change(4, "student"),
+    "train.micro_batch_size": Change(2, "student"),
+    "train.reasoning": Change(
+        True, "student", {"teacher": {"kind": "fake", "replies": ["<think>why</think>red"]}, "prompts.choices": []}
+    ),
+    "train.max_steps": Change(2, "student"),
+    "train.chunk_tokens": Change(1, "student"),
+    "train.share_prefix": Change(False, "student"),
+    "train.checkpoint_every_s": Change(3600, "checkpoints"),
+    "train.keep_checkpoints": Change(1, "checkpoints"),
+    "train.threads": Change(2, "student"),
+    "policy.use": Change("research", "end", {"student.model": "path:noncommercial"}),
+    "policy.regions": Change(["DE"], "end", {**MISTRAL, "policy.regions": ["EU"]}),
+    "policy.waivers": Change(WAIVER, "end", {"student.model": "path:unlicensed"}),
+    "eval.tasks": Change([{"kind": "exact", "path": "test.jsonl", "gold_field": "label"}], "report"),
+    "eval.arms": Change(["teacher", "base_forced", "student"], "report"),
+    "eval.margin": Change(0.2, "report"),
+    "eval.gate": Change("teacher", "end"),
+    "eval.draws": Change(2000, "report"),
+    "eval.batch_size": Change(1, "report"),
+    "eval.serving.eur_per_hour": Change(1.0, "report"),
+    "eval.serving.utilisation": Change(1.0, "report"),
+    "eval.serving.amortise_months": Change(3, "report"),
+    "eval.serving.source": Change("elsewhere", "report"),
+    "eval.teacher_serving": Change({"eur_per_hour": 9.0, "source": "x"}, "report"),
+    "eval.examples": Change(1, "report"),
+    "release.version": Change("0.3.0", "bundle"),
+    "release.targets": Change(["adapter"], "bundle"),
+    "release.licence": Change("mit", "bundle"),
+    "release.summary": Change("Another sentence.", "bundle"),
+    "release.languages": Change(["de"], "bundle"),
+}
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Dotted path of every setting; a plug-in's own settings belong to its contract tests."""
+    found = []
+    for name, info in model.model_fields.items():
+        inner = [
+            t
+            for t in (info.annotation, *get_args(info.annotation))
+            if isinstance(t, type) and issubclass(t, config.Section)
+        ]
+        if inner and name not in ("examples", "teacher_serving", "waivers"):
+            found += leaves(inner[0], f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
+    return found
+
+
+def test_every_key_has_a_line_here():
+    assert set(leaves(config.RunConfig)) == set(CHANGES)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_student, tiny_teacher, tmp_path_factory):
+    """Data, two models, and the finished base run."""
+    path = tmp_path_factory.mktemp("keys")
+    write_run(path, tiny_student)
+    (path / "other").symlink_to(tiny_teacher)
+    rows = [
+        json.loads(line) | {"twin": f"t{n}"} for n, line in enumerate((path / "train.jsonl").read_text().splitlines())
+    ]
+    (path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, licence in (("noncommercial", "license: cc-by-nc-4.0"), ("unlicensed", "")):
+        shutil.copytree(tiny_student, path / name)
+        (path / name / "README.md").write_text(f"---\n{licence}\n---\n")
+    (path / "broken.jsonl").write_text((path / "train.jsonl").read_text() + "{broken\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def base_runs(folder):
+    """Fingerprints and folders of the runs that changes are compared with, made once each."""
+    return {}
+
+
+def run(folder: Path, overrides: dict[str, Any], out: Path, capsys) -> dict[str, Any]:
+    arguments = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    code = cli.main(["run", str(folder / "run.yaml"), *arguments, "--out", str(out)])
+    said = capsys.readouterr().err.strip().splitlines()
+    return fingerprint(out, code, said[-1] if code else "")
+
+
+def fingerprint(out: Path, code: int, said: str) -> dict[str, Any]:
+    """What a run wrote, part by part, without what differs between two equal runs."""
+    return {
+        "end": (code, said.replace(str(out), "")),
+        "requests": asked(out / "run.db"),
+        "rows": [digest(out / "data" / f"{name}.parquet") for name in ("train", "holdout", "rejects")],
+        "signals": sorted(digest(path) for path in (out / "signals").rglob("*") if path.is_file()),
+        "student": student(out),
+        "checkpoints": sorted(path.name for path in (out / "checkpoints").glob("step-*")),
+        "report": report(out / "eval" / "report.json", out / "eval" / "speed.json"),
+        "bundle": sorted(
+            (path.relative_to(out / "release").as_posix(), digest(path) if path.name == "README.md" else "")
+            for path in (out / "release").rglob("*")
+            if path.is_file()
+        ),
+    }
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def asked(db: Path) -> list[str]:
+    if not db.exists():
+        return []
+    with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as connection:
+        return sorted({key for (key,) in connection.execute("SELECT key FROM attempt")})
+
+
+def student(out: Path) -> Any:
+    path = out / "student" / "student.json"
+    facts = json.loads(path.read_text()) if path.exists() else {}
+    weights = sorted(digest(path) for path in (out / "student").rglob("*.safetensors"))
+    return weights, {name: value for name, value in facts.items() if name not in VOLATILE}
+
+
+def report(path: Path, speed: Path) -> Any:
+    """The report without measured speeds and what follows from them."""
+    if not path.exists():
+        return None
+    body = json.loads(path.read_text())
+    arms = {arm["name"]: (arm["accuracy"], arm["n"], arm["cost"]["source"]) for arm in body["arms"]}
+    economics = {
+        k: v for k, v in body["economics"].items() if k in ("eur_per_hour", "utilisation", "amortise_months", "source")
+    }
+    sizes = {name: arm["speed"].get("batch_size") for name, arm in json.loads(speed.read_text()).items()}
+    items = {name: len(rows) for name, rows in body["items"].items()}
+    return arms, economics, body["margin"], body["method"], body["sets"], items, sizes, body["verdict"]["outcome"]
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_the_key_changes_behaviour(key, folder, base_runs, tmp_path, capsys):
+    change = CHANGES[key]
+    name = json.dumps(change.given, sort_keys=True)
+    if name not in base_runs:
+        base = folder / f"base-{len(base_runs)}"
+        base_runs[name] = (base, run(folder, change.given, base, capsys))
+    base, before = base_runs[name]
+    # Starting from a copy, only the stages that depend on the key run again: that they do is part of the test.
+    out = tmp_path / "run"
+    shutil.copytree(
+        base, out, ignore=shutil.ignore_patterns("checkpoints", "release") if change.shows != "end" else None
+    )
+    after = run(folder, {**change.given, key: change.value}, out, capsys)
+    assert after[change.shows] != before[change.shows]
+    if change.shows != "end":
+        assert after["end"][0] == 0, after["end"][1]
+
+
+def test_the_comparison_can_fail(folder, tmp_path, capsys):
+    """The negative control: two equal runs have equal fingerprints, so a dead key would be found."""
+    first = run(folder, {}, tmp_path / "a", capsys)
+    assert first["end"][0] == 0, first["end"][1]
+    second = run(folder, {}, tmp_path / "b", capsys)
+    assert first == second
+
+
+def test_the_base_configuration_is_the_one_of_the_line():
+    assert "name: tiny" in CONFIG
