@@ -281,6 +281,41 @@ class Eval(Section):
     """Lost, gained and copied-error items shown in the report, each."""
 
 
+class Declared(Section):
+    """What only a person can say. It goes into the papers marked as declared; what is empty is marked as missing."""
+
+    legal_name: str = ""
+    """Legal name of who puts the student on the market under its own name."""
+    contact: str = ""
+    """Contact for questions about the model."""
+    country: str = ""
+    """Country of headquarters, ISO 3166-1 alpha-2."""
+    lei: str = ""
+    """LEI or EUID."""
+    release_date: str = ""
+    """Date of the release, YYYY-MM-DD. Not taken from a clock: a bundle is the same whenever it is built."""
+    eu_market_date: str = ""
+    """Date on the Union market, YYYY-MM-DD."""
+    distribution: str = ""
+    """How it is delivered: download, on-premises, endpoint."""
+    acceptable_use: str = ""
+    """Acceptable use policy, or where it is."""
+    intended_use: str = ""
+    """Intended and restricted uses."""
+    data_sources: str = ""
+    """Where the prompts come from: public, licensed or private."""
+    personal_data: str = ""
+    """Legal basis, when personal data are in the prompts; or that there are none."""
+    copyright_policy: str = ""
+    """What was done about reservations of text and data mining."""
+    annual_cost_eur: str = ""
+    """Yearly price to the client, in EUR."""
+    exit_plan: str = ""
+    """How the client leaves."""
+    rebound: str = ""
+    """What was considered about more use because it is cheaper."""
+
+
 class Release(Section):
     """What the client receives."""
 
@@ -294,6 +329,8 @@ class Release(Section):
     """One sentence for the model card: what the student is for."""
     languages: tuple[str, ...] = ()
     """Languages the student is meant for; default: those of the data."""
+    declared: Declared = Field(default_factory=Declared)
+    """What only a person can say, for the European dossier."""
 
 
 class Waiver(Section):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from distill.artifacts import sha256_file
 from distill.errors import DataError, IntegrityError
 from distill.records import Message
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from distill.artifacts import RunFolder
+    from distill.catalog.route import Route
     from distill.config import RunConfig
     from distill.models import Resolved
 
@@ -46,7 +48,10 @@ class Record:
     """As declared in the configuration, else as found in the data, the most frequent first."""
     teachers: dict[str, int]
     """Teacher -> answers of it in the training data."""
-    teacher_id: str
+    route: Route
+    """Where the teacher was asked."""
+    data_hashes: dict[str, str]
+    """File of the data stage -> SHA-256."""
 
     @property
     def title(self) -> str:
@@ -74,7 +79,7 @@ class Record:
     @property
     def teacher_name(self) -> str:
         """Official id of the teacher, as far as the catalogue knows it."""
-        return str(public(self.teacher_id))
+        return str(public(self.route.official_model))
 
     @property
     def verdict(self) -> str:
@@ -109,7 +114,8 @@ def read(config: RunConfig, folder: RunFolder, base: Resolved) -> Record:
         rows=rows,
         languages=config.release.languages or languages,
         teachers=teachers,
-        teacher_id=route.route_of(config.teacher).official_model,
+        data_hashes={f"data/{f.name}": sha256_file(f) for f in (folder.train_data, folder.holdout_data) if f.is_file()},
+        route=route.route_of(config.teacher),
     )
 
 

@@ -13,7 +13,7 @@ from distill import plugins
 from distill.artifacts import new_folder
 from distill.errors import ConfigError, DataError
 from distill.progress import say
-from distill.release import card, check, licence, papers, record, scan, seal
+from distill.release import bom, card, check, dossier, facts, licence, papers, record, scan, seal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         job = _job(made, base, folder, bundle)
         exports = {target.kind: _module(target).export(job, target) for target in config.release.targets}
         checks = _check(job, folder, exports)
-        _write_papers(made, folder, bundle, checks)
+        _write_papers(made, folder, job, checks)
         scan.refuse_leaks(bundle, [folder.path, base.path, config.resolve(".")])
         seal.seal(bundle)
     say(f"release: {final}")
@@ -103,7 +103,10 @@ def _check(job: Job, folder: RunFolder, exports: dict[str, Export]) -> dict[str,
     return results
 
 
-def _write_papers(made: Record, folder: RunFolder, bundle: Path, checks: dict[str, dict[str, Any]]) -> None:
+def _write_papers(made: Record, folder: RunFolder, job: Job, checks: dict[str, dict[str, Any]]) -> None:
+    bundle = job.bundle
+    config = json.loads((job.weights / "config.json").read_text("utf-8"))
+    known = facts.gather(made, job.weights, config)
     missing = licence.write(made, bundle)
     (bundle / "papers").mkdir()
     (bundle / "config").mkdir()
@@ -113,6 +116,9 @@ def _write_papers(made: Record, folder: RunFolder, bundle: Path, checks: dict[st
         "README.md": card.model_card(made, checks, missing),
         "papers/distillation.md": papers.distillation(made),
         "papers/data.md": papers.data_card(made),
+        **{f"papers/dossier.{lang}.md": dossier.markdown(made, known, lang) for lang in dossier.LANGUAGES},
+        "papers/dossier.json": _json(dossier.machine_readable(known)),
+        "bom.cdx.json": _json(bom.bill(made, bundle, str(config.get("model_type")))),
         "config/run.json": _json({"config": made.settings, "sha256": made.config_sha256, "versions": made.versions}),
         "release.json": _json(
             {
