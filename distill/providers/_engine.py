@@ -65,6 +65,12 @@ def _same(left: Sequence[int], right: Sequence[int]) -> int:
     return next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
+def _may_lose(scores: dict[int, float], bounds: Sequence[float]) -> bool:
+    """True while a choice that has not been scored could still beat the best that has."""
+    open_bounds = [bound for choice, bound in enumerate(bounds) if choice not in scores]
+    return bool(open_bounds) and max(open_bounds) > max(scores.values())
+
+
 class Engine:
     """A loaded model, its tokenizer, and the prefix it keeps."""
 
@@ -150,15 +156,7 @@ class Engine:
             row.cached = shared
         with torch.inference_mode():
             while alive and not self.cancelled:
-                position_BT = (mask_BS.cumsum(-1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
-                logits_BV = self.model(
-                    input_ids=ids_BT,
-                    attention_mask=mask_BS,
-                    position_ids=position_BT,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                ).logits[:, -1]
+                logits_BV = self._forward(ids_BT, mask_BS, cache, 1)[:, -1]
                 best_B = logits_BV.argmax(-1).tolist()
                 for number, row in enumerate(alive):
                     self._take(row, logits_BV[number], best_B[number])
@@ -239,6 +237,74 @@ class Engine:
             ).logits
             return [self._branch_scores(logits_NV, choices) for logits_NV in logits_BNV]
 
+    def best(self, rows: Sequence[Row], choices: Sequence[Sequence[int]]) -> list[int]:
+        """Index of each row's most likely choice: the argmax of ``choose``, usually for one more token per row.
+
+        The first token alone bounds a choice's log-probability from above; a choice that cannot win any more is
+        not looked at.
+        """
+        if not self.plain:
+            return [max(range(len(scores)), key=scores.__getitem__) for scores in self._choose_apart(rows, choices)]
+        import torch
+
+        targets = [[*choice, self.end] for choice in choices]
+        shared = self.share([row.ids for row in rows], min(len(row.ids) for row in rows) - 1)
+        for row in rows:
+            row.cached = shared
+        ids_BT, mask_BS = self._pad([row.ids for row in rows], shared)
+        cache = self._cache(shared, len(rows))
+        with torch.inference_mode():
+            logits_BV = self._forward(ids_BT, mask_BS, cache, 1)[:, -1]
+            logprobs_BV = logits_BV.float().log_softmax(-1)
+            bounds_BC = logprobs_BV[:, [target[0] for target in targets]].tolist()
+            past = [(layer.keys, layer.values) for layer in cache.layers]
+            found: list[dict[int, float]] = [{} for _ in rows]
+            going = list(range(len(rows)))
+            while going:
+                ask = [(b, max(set(range(len(choices))) - set(found[b]), key=bounds_BC[b].__getitem__)) for b in going]
+                rest = self._rest(past, mask_BS, [(b, targets[c]) for b, c in ask])
+                for (b, c), value in zip(ask, rest, strict=True):
+                    found[b][c] = bounds_BC[b][c] + value
+                going = [b for b in going if _may_lose(found[b], bounds_BC[b])]
+        return [max(scores, key=scores.__getitem__) for scores in found]
+
+    def _rest(
+        self, past: list[tuple[torch.Tensor, torch.Tensor]], mask_BS: torch.Tensor, asked: list[tuple[int, list[int]]]
+    ) -> list[float]:
+        """Per (row, target): log-probability of the target after its first token, given the row's kept ``past``."""
+        import torch
+        from transformers.cache_utils import DynamicCache
+
+        width = max(len(target) for _, target in asked) - 1
+        if width == 0:
+            return [0.0] * len(asked)
+        rows = torch.tensor([b for b, _ in asked], device=self.device)
+        cache = DynamicCache(config=self.model.config)
+        for number, (keys, values) in enumerate(past):
+            whole = len(asked) == len(keys)
+            cache.update(keys if whole else keys[rows], values if whole else values[rows], number)
+        ids = torch.full((len(asked), width), self.end)
+        for number, (_, target) in enumerate(asked):
+            ids[number, : len(target) - 1] = torch.tensor(target[:-1], dtype=torch.long)
+        mask = torch.cat([mask_BS[rows], mask_BS.new_ones((len(asked), width))], dim=-1)
+        logprobs = self._forward(ids.to(self.device), mask, cache, width).float().log_softmax(-1)
+        return [
+            float(sum(logprobs[number, place, token] for place, token in enumerate(target[1:])))
+            for number, (_, target) in enumerate(asked)
+        ]
+
+    def _forward(self, ids_BT: torch.Tensor, mask_BS: torch.Tensor, cache: Any, keep: int) -> torch.Tensor:
+        """Logits of the last ``keep`` positions; the cache grows by T."""
+        logits: torch.Tensor = self.model(
+            input_ids=ids_BT,
+            attention_mask=mask_BS,
+            position_ids=(mask_BS.cumsum(-1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        ).logits
+        return logits
+
     def _branches(self, mask_BS: torch.Tensor, shared: int, lengths: Sequence[int]) -> torch.Tensor:
         """Additive attention mask [B, 1, T + N, S + N]: rows see their own past, a branch its row and itself."""
         import torch
@@ -313,14 +379,7 @@ class Engine:
         shared = self.share(rows, min(len(context) for context, _ in pairs) - 1)
         ids_BT, mask_BS = self._pad(rows, shared)
         with torch.inference_mode():
-            logits_BTV = self.model(
-                input_ids=ids_BT,
-                attention_mask=mask_BS,
-                position_ids=(mask_BS.cumsum(-1) - 1).clamp(min=0)[:, shared:],
-                past_key_values=self._cache(shared, len(rows)) if shared else None,
-                use_cache=bool(shared),
-                logits_to_keep=keep,
-            ).logits
+            logits_BTV = self._forward(ids_BT, mask_BS, self._cache(shared, len(rows)), keep)
         results = []
         for (_, answer), logits_TV in zip(pairs, logits_BTV, strict=True):
             logprobs_TV = logits_TV[-len(answer) :].float().log_softmax(-1)

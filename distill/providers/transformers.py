@@ -208,15 +208,24 @@ class TransformersProvider:
         self, engine: Engine, rows: Sequence[Row], choices: Sequence[str], ids: Sequence[list[int]]
     ) -> list[bytes]:
         """The most likely choice of each row, or one drawn when the temperature is not 0."""
+        if not any(row.top or row.sampling.temperature for row in rows):
+            return [
+                self._chosen(row, choices, ids, best) for row, best in zip(rows, engine.best(rows, ids), strict=True)
+            ]
         raws = []
         for row, scores in zip(rows, engine.choose(rows, ids), strict=True):
             shares, best = _normalised(scores, row)
             ranked = sorted(zip(choices, shares, strict=True), key=lambda pair: -pair[1])
             top = tuple((text, min(0.0, round(p, 6))) for text, p in ranked)
             logprobs = TopLogprobs((choices[best],), (min(0.0, round(shares[best], 6)),), (top,)) if row.top else None
-            usage = Usage(len(row.ids), len(ids[best]) + 1, row.cached)
-            raws.append(chat_json(choices[best], usage, self.resolved.name, "stop", logprobs))
+            raws.append(self._chosen(row, choices, ids, best, logprobs))
         return raws
+
+    def _chosen(
+        self, row: Row, choices: Sequence[str], ids: Sequence[list[int]], best: int, logprobs: TopLogprobs | None = None
+    ) -> bytes:
+        usage = Usage(len(row.ids), len(ids[best]) + 1, row.cached)
+        return chat_json(choices[best], usage, self.resolved.name, "stop", logprobs)
 
     def _halving(self, step: Callable[[list[T]], list[R]], rows: list[T]) -> list[R]:
         """``step`` of all rows; when they do not fit, of each half. Raises OutOfMemory when one alone does not."""

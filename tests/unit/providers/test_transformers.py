@@ -113,9 +113,9 @@ def test_an_answer_does_not_depend_on_the_batch_it_is_in(lively, provider, batch
         assert texts_of(provider_of(lively, batch_size=batch_size), some) == texts_of(provider, some[::-1])[::-1]
 
 
-def choice_reference(folder, request):
+def choice_reference(folder, request, dtype="float32"):
     """Log-probability of each choice and the end of the turn, one plain forward pass for each."""
-    model, tokenizer = models.load_causal_lm(folder, "float32")
+    model, tokenizer = models.load_causal_lm(folder, dtype)
     context = models.encode_chat(tokenizer, request.messages)
     totals = []
     for choice in request.choices:
@@ -137,6 +137,13 @@ def test_choices_are_ranked_as_full_scoring_ranks_them(provider, lively, plain):
         assert body["choices"][0]["message"]["content"] == CHOICES[int(totals.argmax())] == item["token"]
         assert {t["token"]: t["logprob"] for t in item["top_logprobs"]} == pytest.approx(expected, abs=2e-4)
         assert body["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("choices", [CHOICES, ("a", "an", "and", "b", ""), ("x",), tuple("abcdefghijklmnop")])
+def test_the_short_cut_to_the_best_choice_finds_the_one_that_full_scoring_finds(provider, lively, choices):
+    some = requests([f"text {n} {text}" for n in range(3) for text in TEXTS], choices=choices)
+    expected = [choices[int(choice_reference(lively, request).argmax())] for request in some]
+    assert texts_of(provider, some) == expected
 
 
 def test_a_branch_that_could_see_its_neighbours_would_be_noticed(provider, lively, monkeypatch):
@@ -281,7 +288,7 @@ def test_cancelling_stops_the_thread_at_its_next_token(provider):
 
 
 @pytest.mark.real
-def test_a_real_instruct_model_answers_through_the_whole_path(monkeypatch):
+def test_a_real_instruct_model_answers_through_the_whole_path():
     config = provider_file.Config(model="smollm2-135m-instruct", batch_size=4)
     provider = provider_file.build(config, Context())
     question = [
@@ -292,5 +299,9 @@ def test_a_real_instruct_model_answers_through_the_whole_path(monkeypatch):
     ]
     for text, city in zip(texts_of(provider, question), ("Paris", "Rome", "Berlin"), strict=True):
         assert city in text
-    held = [Request(r.messages, choices=("Madrid", "Paris", "Berlin", "Rome")) for r in question]
-    assert texts_of(provider, held) == ["Paris", "Rome", "Berlin"]
+    held = [Request(r.messages, choices=("Madrid", "Paris", "Berlin", "Rome"), top_logprobs=4) for r in question]
+    for body, request in zip(ask(provider, held), held, strict=True):
+        totals = choice_reference(provider.resolved.path, request, provider.config.dtype)
+        expected = dict(zip(request.choices, totals.log_softmax(-1).tolist(), strict=True))
+        top = {t["token"]: t["logprob"] for t in body["choices"][0]["logprobs"]["content"][0]["top_logprobs"]}
+        assert top == pytest.approx(expected, abs=0.1 if provider.identity()["dtype"] == "bfloat16" else 1e-3)
