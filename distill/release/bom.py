@@ -125,11 +125,11 @@ def _metrics(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "type": "accuracy",
-            "value": f"{row['arms'][arm]['value']:.6g}",
+            "value": f"{row['arms'][arm]['accuracy']['value']:.6g}",
             "slice": f"{part}: {row['name']}",
             "confidenceInterval": {
-                "lowerBound": f"{row['arms'][arm]['low']:.6g}",
-                "upperBound": f"{row['arms'][arm]['high']:.6g}",
+                "lowerBound": f"{row['arms'][arm]['accuracy']['low']:.6g}",
+                "upperBound": f"{row['arms'][arm]['accuracy']['high']:.6g}",
             },
         }
         for part, rows in (("task", report.get("tasks", [])), ("language", report.get("languages", [])))

@@ -88,7 +88,9 @@ def model_index(record: Record) -> list[dict[str, Any]]:
 def accuracies(report: Mapping[str, Any], arm: str) -> dict[str, float]:
     """Task -> accuracy of an arm; {} when the report has none."""
     return {
-        str(task["name"]): float(task["arms"][arm]["value"]) for task in report.get("tasks", []) if arm in task["arms"]
+        str(task["name"]): float(task["arms"][arm]["accuracy"]["value"])
+        for task in report.get("tasks", [])
+        if arm in task["arms"]
     }
 
 
@@ -134,7 +136,13 @@ def _arms(report: Mapping[str, Any]) -> list[str]:
     tasks = report.get("tasks", [])
     labels = {arm["name"]: arm.get("label") or arm["name"] for arm in report.get("arms", [])}
     head = ("accuracy, 95 % interval", *(f"{task['name']} ({task['n']} items)" for task in tasks))
-    return table(head, ((label, *(interval(task["arms"].get(arm)) for task in tasks)) for arm, label in labels.items()))
+    return table(
+        head,
+        (
+            (label, *(interval(task["arms"].get(arm, {}).get("accuracy")) for task in tasks))
+            for arm, label in labels.items()
+        ),
+    )
 
 
 def interval(estimate: Mapping[str, float | None] | None) -> str | None:

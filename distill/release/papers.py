@@ -67,7 +67,11 @@ def _lost(record: Record, part: str) -> list[tuple[Any, ...]]:
     """Rows of the report's slices, where student and teacher were compared on the same items."""
     names = (str(record.report.get("reference")), str(record.report.get("candidate")))
     return [
-        (row["name"], *(interval(row["arms"].get(name)) for name in names), interval(row["difference"]))
+        (
+            row["name"],
+            *(interval(row["arms"].get(name, {}).get("accuracy")) for name in names),
+            interval(row["difference"]),
+        )
         for row in record.report.get(part, [])
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ seed: 3
 prompts:
   path: train.jsonl
   system: "Name the colour. Answer with one word: red or blue."
-  template: "{{ thing }}"
+  template: "{{ thing }} ({{ lang }})"
   cluster_field: thing
   lang_field: lang
   choices: [red, blue]
@@ -77,3 +78,26 @@ def distill(*argv: str, cwd: Path, **environment: str) -> subprocess.CompletedPr
         timeout=300,
         env={**os.environ, **environment},
     )
+
+
+def sends(db: Path) -> dict[str, int]:
+    """How often each request key was sent."""
+    return dict(
+        _rows(db, "SELECT lower(hex(key)), COUNT(*) FROM attempt JOIN request ON request.id = request_id GROUP BY key")
+    )
+
+
+def answered(db: Path) -> set[str]:
+    """Keys with a committed answer."""
+    joined = "response JOIN attempt ON attempt.id = attempt_id JOIN request ON request.id = request_id"
+    return {key for (key,) in _rows(db, f"SELECT lower(hex(key)) FROM {joined}")}
+
+
+def _rows(db: Path, query: str) -> list[tuple]:
+    if not db.exists():
+        return []
+    with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as connection:
+        try:
+            return connection.execute(query).fetchall()
+        except sqlite3.OperationalError:  # killed before the tables were made
+            return []

@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sqlite3
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
-from pydantic import BaseModel
 
 from distill import cli, config
-from tests.e2e.line import CONFIG, write_run
+from tests.e2e.line import CONFIG, sends, write_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import BaseModel
 
 VOLATILE = {"seconds", "tokens_per_s", "peak_rss_mb", "versions"}
 EXTRA = "rows.jsonl"
@@ -172,7 +174,7 @@ def fingerprint(out: Path, code: int, said: str) -> dict[str, Any]:
     """What a run wrote, part by part, without what differs between two equal runs."""
     return {
         "end": (code, said.replace(str(out), "")),
-        "requests": asked(out / "run.db"),
+        "requests": sorted(sends(out / "run.db")),
         "rows": [digest(out / "data" / f"{name}.parquet") for name in ("train", "holdout", "rejects")],
         "signals": sorted(digest(path) for path in (out / "signals").rglob("*") if path.is_file()),
         "student": student(out),
@@ -188,13 +190,6 @@ def fingerprint(out: Path, code: int, said: str) -> dict[str, Any]:
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-
-def asked(db: Path) -> list[str]:
-    if not db.exists():
-        return []
-    with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as connection:
-        return sorted({key for (key,) in connection.execute("SELECT key FROM attempt")})
 
 
 def student(out: Path) -> Any:

@@ -6,14 +6,13 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 
 import pytest
 
-from tests.e2e.line import distill, write_run
+from tests.e2e.line import answered, distill, sends, write_run
 
 pytestmark = pytest.mark.xdist_group("line")
 
@@ -65,18 +64,6 @@ def test_nothing_in_the_run_folder_is_readable_by_others(finished):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def sends(db) -> dict[str, int]:
-    """How often each request key was sent."""
-    with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as connection:
-        return dict(connection.execute("SELECT key, COUNT(*) FROM attempt GROUP BY key"))
-
-
-def answered(db) -> set[str]:
-    """Keys with a committed answer."""
-    with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as connection:
-        return {key for (key,) in connection.execute("SELECT key FROM response")}
-
-
 STAGE_LINES = ("generate: started", "train: started", "eval: started", "release: started")
 
 
@@ -101,8 +88,7 @@ def test_killed_in_any_stage_the_same_command_completes_and_asks_no_answer_twice
     child.wait()
     child.stderr.close()
     run = tmp_path / "runs" / "tiny"
-    committed = answered(run / "run.db") if (run / "run.db").exists() else set()
-    before = sends(run / "run.db") if committed else {}
+    committed, before = answered(run / "run.db"), sends(run / "run.db")
     done = distill("run", "run.yaml", "teacher.latency_s=0.05", "teacher.batch_size=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     after = sends(run / "run.db")

@@ -15,13 +15,14 @@ def _estimate(value):
     return {"value": value, "low": value - 0.06, "high": value + 0.06}
 
 
-ARMS = {"teacher": _estimate(0.81), "base": _estimate(0.29), "student": _estimate(0.74)}
+ACCURACY = {"teacher": _estimate(0.81), "base": _estimate(0.29), "student": _estimate(0.74)}
+ARMS = {name: {"accuracy": value} for name, value in ACCURACY.items()}
 REPORT = {
     "verdict": {"sentence": "The student loses 7 points against the teacher.", "outcome": "fail"},
     "candidate": "student",
     "reference": "teacher",
     "margin": 0.05,
-    "arms": [{"name": name, "label": f"the {name}", "accuracy": value, "n": 208} for name, value in ARMS.items()],
+    "arms": [{"name": name, "label": f"the {name}", "accuracy": value, "n": 208} for name, value in ACCURACY.items()],
     "tasks": [{"name": "sections", "n": 208, "arms": ARMS, "difference": _estimate(-0.07), "p": 0.03}],
     "languages": [{"name": "fr", "n": 104, "arms": ARMS, "difference": _estimate(-0.07), "p": 0.03}],
 }
