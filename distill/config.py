@@ -190,14 +190,27 @@ class Student(Section):
 class Train(Section):
     """How the student learns."""
 
-    method: Literal["sft", "offline_topk", "whitebox"] = "sft"
-    """`sft`: teacher text. `offline_topk`: stored teacher log-probabilities. `whitebox`: live teacher."""
+    method: Literal["sft", "offline_topk", "whitebox", "on_policy", "cross_tokenizer"] = "sft"
+    """`sft`: teacher text. `offline_topk`: stored teacher log-probabilities. `whitebox`: live teacher with the
+    student's tokenizer. `on_policy`: the same on the student's own answers. `cross_tokenizer`: live teacher with
+    another tokenizer, aligned by the bytes of the text."""
     loss: Loss = Field(default="forward_kl", validate_default=True)
     """Divergence between teacher and student. `sft` uses cross entropy on the teacher's text and ignores it."""
     kd_weight: Annotated[float, Field(ge=0, le=1)] = 0.9
     """Share of the divergence in `kd_weight * T^2 * divergence + (1 - kd_weight) * cross_entropy`."""
     temperature: Annotated[float, Field(gt=0, le=20)] = 1.0
     """Softmax temperature of the divergence; the loss is multiplied by its square (Hinton et al. 2015)."""
+    rollout_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """`on_policy`: share of the steps that learn from the student's own answers; the others learn teacher text."""
+    rollout_max_new_tokens: Annotated[int, Field(ge=1)] = 128
+    """`on_policy`: longest answer of the student, in tokens."""
+    rollout_temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """`on_policy`: sampling temperature of the student's answers."""
+    rollout_objective: Literal["full", "sampled"] = "full"
+    """`on_policy`: `full` compares whole distributions with `loss`; `sampled` is the policy gradient of reverse KL
+    on the sampled token alone (needs `rollout_temperature: 1`)."""
+    align: Literal["likelihood", "uld"] = "likelihood"
+    """`cross_tokenizer`: match the probability of each aligned stretch of text, or sorted token probabilities."""
     lr: Annotated[float, Field(gt=0, le=1)] = 2e-4
     """Peak learning rate of AdamW."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
@@ -228,6 +241,12 @@ class Train(Section):
     """Good checkpoints kept."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads (0 = all cores)."""
+
+    @model_validator(mode="after")
+    def _sampled_rollouts_are_unbiased(self) -> Train:
+        if self.method == "on_policy" and self.rollout_objective == "sampled" and self.rollout_temperature != 1:
+            raise ValueError("rollout_objective 'sampled' needs rollout_temperature 1: else its gradient is biased")
+        return self
 
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> Train:
@@ -265,6 +284,8 @@ class Eval(Section):
     )
     """Who answers. `base_forced`: the untouched student held to the legal answers. `baseline`: TF-IDF and
     logistic regression on the same teacher labels."""
+    alternatives: tuple[Provider, ...] = ()
+    """Further systems to judge beside the student: the cheap API that may make the distillation needless."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Non-inferiority margin: the student may lose at most this much accuracy against the teacher."""
     gate: Literal["none", "teacher", "base"] = "none"

@@ -85,7 +85,7 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         "base": question.base,
         "humble": list(question.humble),
         "margin": question.margin,
-        "arms": [_arm(arm, samples[arm.name], costs[arm.name], clusters, drawn, question) for arm in arms],
+        "arms": [_arm(arm, samples[arm.name], first, costs[arm.name], clusters, drawn, question) for arm in arms],
         "pairs": pairs,
         "languages": _slices(samples, clusters, question, "lang"),
         "tasks": _slices(samples, clusters, question, "task"),
@@ -104,6 +104,7 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         "items": fidelity.listed(samples[question.candidate], first, question.examples),
         "power": _power(pairs, question, len(set(clusters)), len(first)),
         "method": {
+            "metric": "accuracy" if all(s.correct in (0, 1) for rows in samples.values() for s in rows) else "score",
             "items": len(first),
             "clusters": len(set(clusters)),
             "confidence": stats.CONFIDENCE,
@@ -120,6 +121,7 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
 def _arm(
     arm: Arm,
     samples: Sequence[Sample],
+    first: Sequence[Sample],
     costs: Sequence[float] | None,
     clusters: Sequence[str],
     drawn: Draws,
@@ -127,6 +129,7 @@ def _arm(
 ) -> dict[str, Any]:
     score, reference = f"score:{arm.name}", f"score:{q.reference}"
     compared = arm.name != q.reference
+    difference = stats.paired_difference([s.correct for s in samples], [s.correct for s in first], clusters)
     latencies = [s.latency_s for s in samples if s.latency_s is not None]
     return {
         "name": arm.name,
@@ -141,6 +144,8 @@ def _arm(
         "accuracy": stats.accuracy([s.correct for s in samples], clusters).as_dict(),
         "macro_f1": macro_f1([s.gold for s in samples], [s.predicted for s in samples]) if arm.legal else None,
         "confusion": confusion([s.gold for s in samples], [s.predicted for s in samples]) if arm.legal else None,
+        "difference": _dict(difference) if compared else None,
+        "outcome": stats.non_inferiority(difference, q.margin) if compared else None,
         "retention": _dict(drawn.ratio(score, reference)) if compared else None,
         "retention_above_chance": _dict(drawn.ratio(score, reference, q.chance)) if compared and q.chance else None,
         "recovered_gap": (

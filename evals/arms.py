@@ -57,6 +57,9 @@ def answered(config: RunConfig, folder: RunFolder, questions: Sequence[Exam]) ->
             found.append(ask(arm, settings, questions, store, desk, held=held, confidence=name == "student"))
             right = sum(s.correct for s in found[-1].samples) / len(questions)
             say(f"eval {name}: {percent(right)}")
+        for number, other in enumerate(config.eval.alternatives, start=1):
+            arm = Arm(f"alternative-{number}", str(getattr(other, "model", other.kind)), ())
+            found.append(ask(arm, other, questions, store, desk, held=True))
     return found
 
 
@@ -88,7 +91,7 @@ def _local(config: RunConfig, model: str, adapter: str | None) -> plugins.Plugin
 def humble(config: RunConfig, folder: RunFolder, questions: Sequence[Exam]) -> list[Arm]:
     """The baseline on the teacher's labels, and on the gold labels of the same rows where they have them."""
     tasks = {q.config.title: q.config for q in questions}
-    if len(tasks) != 1 or any(not t.choices for t in tasks.values()):
+    if len(tasks) != 1 or any(t.kind != "classification" or not t.choices for t in tasks.values()):
         say("eval baseline: left out, it needs one classification task with choices")
         return []
     rows = baseline.training_rows(folder.train_data)
@@ -127,7 +130,7 @@ def _humble_arm(name: str, pairs: Sequence[tuple[str, str]], config: RunConfig, 
         LABELS[name],
         samples,
         model=f"TF-IDF + logistic regression, {len(pairs)} rows",
-        legal=tuple(questions[0].config.choices or ()),
+        legal=questions[0].request.choices,
         speed=speed,
         costs=self_hosted(samples, speed, serving),
         cost_source=machine_price(serving),

@@ -106,7 +106,7 @@ def ask(
         samples=[_sample(q, o) for q, o in zip(questions, outcomes, strict=True)],
         model=arm.model or str(getattr(settings, "model", "")),
         held=any(r.choices for r in requests),
-        legal=tuple(questions[0].config.choices or ()),
+        legal=questions[0].request.choices,
         speed=provider.speed,
     )
     return _priced(answered, price, desk.serving if settings.kind == "transformers" else desk.remote)

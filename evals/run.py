@@ -71,7 +71,7 @@ def _question(config: RunConfig, folder: RunFolder, found: Sequence[Arm], questi
     if candidate == reference:
         raise ConfigError("eval.arms needs two systems to compare", next="eval.arms: [teacher, student]")
     base = next((n for n in ("base_forced", "base") if n in names and n != reference), None)
-    sizes = [len(q.config.choices) for q in questions if q.config.choices]
+    sizes = [len(q.request.choices) for q in questions if q.request.choices]
     return Question(
         candidate=candidate,
         reference=reference,

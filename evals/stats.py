@@ -101,6 +101,7 @@ def accuracy(scores: ArrayLike, clusters: Sequence[Any], confidence: float = CON
     """Mean score with a Wilson interval on the effective number of items (Korn and Graubard 1998).
 
     The design effect is clustered variance over binomial variance. All right or all wrong: the clusters are the n.
+    Scores between 0 and 1 vary less than right and wrong do, so that their effective number may exceed n.
     """
     import numpy as np
 
@@ -110,7 +111,8 @@ def accuracy(scores: ArrayLike, clusters: Sequence[Any], confidence: float = CON
     p = min(1.0, max(0.0, mean.value))
     if count < 2:
         return Estimate(p, 0.0, 1.0, mean.se, mean.df)
-    effective = min(p * (1 - p) / mean.se**2, float(n)) if mean.se and 0 < p < 1 else float(count)
+    most = n if bool(np.all((scores == 0) | (scores == 1))) else math.inf
+    effective = min(p * (1 - p) / mean.se**2, most) if mean.se and 0 < p < 1 else float(count)
     interval = wilson(p * effective, effective, confidence, quantile=t(count - 1, confidence))
     return Estimate(p, interval.low, interval.high, mean.se, mean.df)
 

@@ -27,12 +27,16 @@ def verdict(report: Mapping[str, Any]) -> dict[str, Any]:
     parts.append(_money(candidate, reference))
     if humble:
         parts.append(_humble_sentence(humble, candidate, str(humble_outcome)))
+    cheapest = _cheapest(arms, candidate, reference)
+    if cheapest:
+        parts.append(_cheaper(cheapest, candidate, outcome))
     if gain and report["base"] in arms:
         parts.append(_gain_sentence(gain, arms[report["base"]], pairs[report["base"]]["difference"]))
     return {
         "outcome": outcome,
         "gain": gain,
         "humble": humble_outcome,
+        "cheapest": cheapest["name"] if cheapest else None,
         "headline": HEADLINES[outcome].format(c=_cap(candidate["label"]), own=candidate["label"], r=reference["label"]),
         "parts": parts,
         "sentence": " ".join(parts),
@@ -111,6 +115,30 @@ def _money(c: Any, r: Any) -> str:
     if own["value"] > other["value"] > 0:
         return f"It costs {own['value'] / other['value']:.1f} times MORE: {facts}."
     return f"It costs {facts}."
+
+
+def _price(arm: Any) -> float | None:
+    cost = arm["cost"]["per_1000_requests"]
+    return None if cost is None else float(cost["value"])
+
+
+def _cheapest(arms: Mapping[str, Any], candidate: Any, reference: Any) -> Any | None:
+    """The cheapest system that passes the same gate, when it is another one than the candidate."""
+    passing = [a for a in arms.values() if a["outcome"] == "pass" or a is reference]
+    priced = [a for a in passing if _price(a) is not None]
+    if _price(candidate) is None or not priced:
+        return None
+    best = min(priced, key=lambda a: (_price(a), a is not candidate))
+    others = [a for a in priced if a is not candidate and a is not reference]
+    return best if best in others else None
+
+
+def _cheaper(best: Any, candidate: Any, outcome: str) -> str:
+    price = euros(best["cost"]["per_1000_requests"]["value"])
+    facts = f"{best['label']} passes the same gate at {price} per 1,000 requests"
+    if outcome != "pass":
+        return f"Use it instead: {facts}."
+    return f"Cheaper than {candidate['label']} and good enough: {facts}."
 
 
 def _best(arms: Mapping[str, Any], names: list[str]) -> Any | None:

@@ -49,7 +49,7 @@ def quality_and_cost(report: Mapping[str, Any]) -> Markup:
     y, grid = share_axis(low, high, LEFT, edge, TOP, BOTTOM)
     start = edge - GUTTER if priced else LEFT
     body = _gutter(start, edge) if unpriced else []
-    body += [*grid, text(LEFT - 50, TOP - 10, "accuracy", "axis")]
+    body += [*grid, text(LEFT - 50, TOP - 10, report["method"]["metric"], "axis")]
     places = _unpriced_places(unpriced, start, edge, bool(priced))
     labels = Labels(LEFT, WIDTH - 4)
     body += _margin_line(report, low, high, y, edge, labels)
@@ -148,7 +148,7 @@ def differences(report: Mapping[str, Any]) -> Markup:
         text(
             (left + right) / 2,
             bottom + 40,
-            f"{own} minus the other, in points of accuracy; shaded: the margin",
+            f"{own} minus the other, in points of {report['method']['metric']}; shaded: the margin",
             "axis",
             "middle",
         )

@@ -193,3 +193,14 @@ def test_samples_survive_the_file_exactly_even_with_a_lone_surrogate(tmp_path):
     first = (tmp_path / "s.parquet").read_bytes()
     write(tmp_path / "s.parquet", rows, {"arm": "student"})
     assert (tmp_path / "s.parquet").read_bytes() == first
+
+
+def test_a_cheaper_system_that_passes_the_same_gate_is_named():
+    arms = systems(accuracies={"student": 0.97, "base_forced": 0.97})
+    prices = {"teacher": 9.0, "student": 3.0, "base_forced": 1.0}
+    made_ = [Arm(n, f"the {n}", arms[n], costs=(price,) * 240) for n, price in prices.items()]
+    verdict = analyse(made_, Question("student", "teacher", draws=1000))["verdict"]
+    assert verdict["cheapest"] == "base_forced"
+    assert "Cheaper than the student and good enough" in verdict["sentence"]
+    unpriced = [replace(arm, costs=None) if arm.name == "base_forced" else arm for arm in made_]
+    assert analyse(unpriced, Question("student", "teacher", draws=1000))["verdict"]["cheapest"] is None

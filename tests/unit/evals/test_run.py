@@ -100,6 +100,7 @@ def test_every_arm_answers_every_item_and_the_report_follows_the_schema(project,
         assert report["method"] | {"draws": 0} == {
             "items": 24,
             "clusters": 12,
+            "metric": "accuracy",
             "confidence": 0.95,
             "draws": 0,
             "seed": 0,
