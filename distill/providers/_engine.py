@@ -65,12 +65,6 @@ def _same(left: Sequence[int], right: Sequence[int]) -> int:
     return next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
-def _may_lose(scores: dict[int, float], bounds: Sequence[float]) -> bool:
-    """True while a choice that has not been scored could still beat the best that has."""
-    open_bounds = [bound for choice, bound in enumerate(bounds) if choice not in scores]
-    return bool(open_bounds) and max(open_bounds) > max(scores.values())
-
-
 class Engine:
     """A loaded model, its tokenizer, and the prefix it keeps."""
 
@@ -111,14 +105,14 @@ class Engine:
     def _extend(self, prefix: list[int], have: int) -> None:
         import torch
 
-        cache = self._cache(have, 1)
+        cache = self.kept_cache(have, 1)
         ids = torch.tensor([prefix[have:]], device=self.device)
         with torch.inference_mode():
             self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         self._keys_values = [(layer.keys, layer.values) for layer in cache.layers]
         self._prefix = list(prefix)
 
-    def _cache(self, shared: int, rows: int) -> Any:
+    def kept_cache(self, shared: int, rows: int) -> Any:
         """A new cache that holds the first ``shared`` tokens for each of ``rows`` rows."""
         from transformers.cache_utils import DynamicCache
 
@@ -129,7 +123,7 @@ class Engine:
             )
         return cache
 
-    def _pad(self, rows: Sequence[Sequence[int]], shared: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def pad(self, rows: Sequence[Sequence[int]], shared: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids [B, T] without the shared prefix, padded on the left, and the mask [B, S] of real tokens."""
         import torch
 
@@ -142,21 +136,38 @@ class Engine:
             mask_BS[number, shared : shared + width - len(own)] = 0
         return ids_BT.to(self.device), mask_BS.to(self.device)
 
+    def prompts(self, rows: Sequence[Row]) -> tuple[int, torch.Tensor, torch.Tensor]:
+        """(length of the shared prefix, ids [B, T], mask [B, S]) of the prompts; notes on each row what was shared."""
+        prompts = [row.ids for row in rows]
+        shared = self.share(prompts, min(map(len, prompts)) - 1)
+        for row in rows:
+            row.cached = shared
+        return shared, *self.pad(prompts, shared)
+
+    def forward(self, ids_BT: torch.Tensor, mask_BS: torch.Tensor, cache: Any, keep: int) -> torch.Tensor:
+        """Logits of the last ``keep`` positions; the cache grows by T."""
+        logits: torch.Tensor = self.model(
+            input_ids=ids_BT,
+            attention_mask=mask_BS,
+            position_ids=(mask_BS.cumsum(-1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        ).logits
+        return logits
+
     # -- free text --------------------------------------------------------------------------------------------
 
     def generate(self, rows: Sequence[Row]) -> None:
         """Fill in tokens, text and finish of each row: greedy, or sampled with the row's own seed."""
         import torch
 
-        shared = self.share([row.ids for row in rows], min(len(row.ids) for row in rows) - 1)
-        ids_BT, mask_BS = self._pad([row.ids for row in rows], shared)
-        cache = self._cache(shared, len(rows))
+        shared, ids_BT, mask_BS = self.prompts(rows)
+        cache = self.kept_cache(shared, len(rows))
         alive = list(rows)
-        for row in rows:
-            row.cached = shared
         with torch.inference_mode():
             while alive and not self.cancelled:
-                logits_BV = self._forward(ids_BT, mask_BS, cache, 1)[:, -1]
+                logits_BV = self.forward(ids_BT, mask_BS, cache, 1)[:, -1]
                 best_B = logits_BV.argmax(-1).tolist()
                 for number, row in enumerate(alive):
                     self._take(row, logits_BV[number], best_B[number])
@@ -206,144 +217,6 @@ class Engine:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
-    # -- one of several texts ---------------------------------------------------------------------------------
-
-    def choose(self, rows: Sequence[Row], choices: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probability of each choice (its tokens, then the end of the turn) after each row: [B][C].
-
-        All choices of a row go through the model together, as branches that do not see each other.
-        """
-        if not self.plain:
-            return self._choose_apart(rows, choices)
-        import torch
-
-        width = sum(map(len, choices))
-        shared = self.share([row.ids for row in rows], min(len(row.ids) for row in rows) - 1)
-        for row in rows:
-            row.cached = shared
-        ids_BT, mask_BS = self._pad([row.ids for row in rows], shared)
-        branch_N = torch.tensor([t for choice in choices for t in choice], device=self.device)
-        step_N = torch.tensor([j for choice in choices for j in range(len(choice))], device=self.device)
-        length_B = mask_BS.sum(-1)
-        position_BT = (mask_BS.cumsum(-1) - 1).clamp(min=0)[:, shared:]
-        with torch.inference_mode():
-            logits_BNV = self.model(
-                input_ids=torch.cat([ids_BT, branch_N.expand(len(rows), -1)], dim=-1),
-                attention_mask=self._branches(mask_BS, shared, [len(choice) for choice in choices]),
-                position_ids=torch.cat([position_BT, length_B[:, None] + step_N], dim=-1),
-                past_key_values=self._cache(shared, len(rows)),
-                use_cache=True,
-                logits_to_keep=width + 1,
-            ).logits
-            return [self._branch_scores(logits_NV, choices) for logits_NV in logits_BNV]
-
-    def best(self, rows: Sequence[Row], choices: Sequence[Sequence[int]]) -> list[int]:
-        """Index of each row's most likely choice: the argmax of ``choose``, usually for one more token per row.
-
-        The first token alone bounds a choice's log-probability from above; a choice that cannot win any more is
-        not looked at.
-        """
-        if not self.plain:
-            return [max(range(len(scores)), key=scores.__getitem__) for scores in self._choose_apart(rows, choices)]
-        import torch
-
-        targets = [[*choice, self.end] for choice in choices]
-        shared = self.share([row.ids for row in rows], min(len(row.ids) for row in rows) - 1)
-        for row in rows:
-            row.cached = shared
-        ids_BT, mask_BS = self._pad([row.ids for row in rows], shared)
-        cache = self._cache(shared, len(rows))
-        with torch.inference_mode():
-            logits_BV = self._forward(ids_BT, mask_BS, cache, 1)[:, -1]
-            logprobs_BV = logits_BV.float().log_softmax(-1)
-            bounds_BC = logprobs_BV[:, [target[0] for target in targets]].tolist()
-            past = [(layer.keys, layer.values) for layer in cache.layers]
-            found: list[dict[int, float]] = [{} for _ in rows]
-            going = list(range(len(rows)))
-            while going:
-                ask = [(b, max(set(range(len(choices))) - set(found[b]), key=bounds_BC[b].__getitem__)) for b in going]
-                rest = self._rest(past, mask_BS, [(b, targets[c]) for b, c in ask])
-                for (b, c), value in zip(ask, rest, strict=True):
-                    found[b][c] = bounds_BC[b][c] + value
-                going = [b for b in going if _may_lose(found[b], bounds_BC[b])]
-        return [max(scores, key=scores.__getitem__) for scores in found]
-
-    def _rest(
-        self, past: list[tuple[torch.Tensor, torch.Tensor]], mask_BS: torch.Tensor, asked: list[tuple[int, list[int]]]
-    ) -> list[float]:
-        """Per (row, target): log-probability of the target after its first token, given the row's kept ``past``."""
-        import torch
-        from transformers.cache_utils import DynamicCache
-
-        width = max(len(target) for _, target in asked) - 1
-        if width == 0:
-            return [0.0] * len(asked)
-        rows = torch.tensor([b for b, _ in asked], device=self.device)
-        cache = DynamicCache(config=self.model.config)
-        for number, (keys, values) in enumerate(past):
-            whole = len(asked) == len(keys)
-            cache.update(keys if whole else keys[rows], values if whole else values[rows], number)
-        ids = torch.full((len(asked), width), self.end)
-        for number, (_, target) in enumerate(asked):
-            ids[number, : len(target) - 1] = torch.tensor(target[:-1], dtype=torch.long)
-        mask = torch.cat([mask_BS[rows], mask_BS.new_ones((len(asked), width))], dim=-1)
-        logprobs = self._forward(ids.to(self.device), mask, cache, width).float().log_softmax(-1)
-        return [
-            float(sum(logprobs[number, place, token] for place, token in enumerate(target[1:])))
-            for number, (_, target) in enumerate(asked)
-        ]
-
-    def _forward(self, ids_BT: torch.Tensor, mask_BS: torch.Tensor, cache: Any, keep: int) -> torch.Tensor:
-        """Logits of the last ``keep`` positions; the cache grows by T."""
-        logits: torch.Tensor = self.model(
-            input_ids=ids_BT,
-            attention_mask=mask_BS,
-            position_ids=(mask_BS.cumsum(-1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=keep,
-        ).logits
-        return logits
-
-    def _branches(self, mask_BS: torch.Tensor, shared: int, lengths: Sequence[int]) -> torch.Tensor:
-        """Additive attention mask [B, 1, T + N, S + N]: rows see their own past, a branch its row and itself."""
-        import torch
-
-        (rows, keys), width = mask_BS.shape, sum(lengths)
-        queries = keys - shared
-        seen = torch.zeros((rows, queries + width, keys + width), dtype=torch.bool, device=self.device)
-        past = torch.ones((queries, keys), dtype=torch.bool, device=self.device).tril(shared)
-        seen[:, :queries, :keys] = past & mask_BS[:, None].bool()
-        seen[:, queries:, :keys] = mask_BS[:, None].bool()
-        start = 0
-        for length in lengths:
-            block = torch.ones((length, length), dtype=torch.bool, device=self.device).tril()
-            stop = start + length
-            seen[:, queries + start : queries + stop, keys + start : keys + stop] = block
-            start = stop
-        dtype = self.model.dtype
-        return torch.zeros(seen.shape, dtype=dtype, device=self.device).masked_fill(~seen, torch.finfo(dtype).min)[
-            :, None
-        ]
-
-    def _branch_scores(self, logits_NV: torch.Tensor, choices: Sequence[Sequence[int]]) -> list[float]:
-        logprobs_NV = logits_NV.float().log_softmax(-1)
-        scores, start = [], 1
-        for choice in choices:
-            # Position 0 is the row's last token; a branch's own positions follow each other.
-            places = [0, *range(start, start + len(choice))]
-            targets = [*choice, self.end]
-            scores.append(float(logprobs_NV[places, targets].sum()))
-            start += len(choice)
-        return scores
-
-    def _choose_apart(self, rows: Sequence[Row], choices: Sequence[Sequence[int]]) -> list[list[float]]:
-        scores: list[list[float]] = []
-        for row in rows:
-            pairs = [(row.ids, [*choice, self.end]) for choice in choices]
-            scores.append([float(sum(logprobs)) for logprobs, _, _ in self._answers(pairs, 1)])
-        return scores
-
     # -- given answers ----------------------------------------------------------------------------------------
 
     def score(self, pairs: Sequence[tuple[list[int], list[int]]], k: int) -> list[Scored]:
@@ -356,7 +229,7 @@ class Engine:
         while start < len(order):
             count = self._fitting([len(pairs[n][1]) for n in order[start:]])
             batch = order[start : start + count]
-            for n, (_, ids, values) in zip(batch, self._answers([pairs[n] for n in batch], k), strict=True):
+            for n, (_, ids, values) in zip(batch, self.answers([pairs[n] for n in batch], k), strict=True):
                 found[n] = Scored(np.array(pairs[n][1], dtype=np.int32), ids, values)
             start += count
         return [found[n] for n in range(len(pairs))]
@@ -370,16 +243,16 @@ class Engine:
                 return count - 1
         return min(len(lengths), most)
 
-    def _answers(self, pairs: Sequence[tuple[list[int], list[int]]], k: int) -> list[tuple[list[float], Any, Any]]:
+    def answers(self, pairs: Sequence[tuple[list[int], list[int]]], k: int) -> list[tuple[list[float], Any, Any]]:
         """Per pair: log-probability of each answer token, top ids [T, K], top log-probabilities [T, K]."""
         import torch
 
         rows = [[*context, *answer[:-1]] for context, answer in pairs]
         keep = max(len(answer) for _, answer in pairs)
         shared = self.share(rows, min(len(context) for context, _ in pairs) - 1)
-        ids_BT, mask_BS = self._pad(rows, shared)
+        ids_BT, mask_BS = self.pad(rows, shared)
         with torch.inference_mode():
-            logits_BTV = self._forward(ids_BT, mask_BS, self._cache(shared, len(rows)), keep)
+            logits_BTV = self.forward(ids_BT, mask_BS, self.kept_cache(shared, len(rows)), keep)
         results = []
         for (_, answer), logits_TV in zip(pairs, logits_BTV, strict=True):
             logprobs_TV = logits_TV[-len(answer) :].float().log_softmax(-1)

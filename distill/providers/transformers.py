@@ -19,6 +19,7 @@ from pydantic import Field
 from distill import models
 from distill.artifacts import sha256_file
 from distill.errors import DataError, MissingDependency, OutOfMemory
+from distill.providers import _choices
 from distill.providers._base import Capabilities, ProviderConfig, chat_json, parse_chat
 from distill.providers._engine import Engine, Row, Scored, row_seed
 from distill.records import Answer, TopLogprobs, Usage
@@ -210,10 +211,11 @@ class TransformersProvider:
         """The most likely choice of each row, or one drawn when the temperature is not 0."""
         if not any(row.top or row.sampling.temperature for row in rows):
             return [
-                self._chosen(row, choices, ids, best) for row, best in zip(rows, engine.best(rows, ids), strict=True)
+                self._chosen(row, choices, ids, best)
+                for row, best in zip(rows, _choices.best(engine, rows, ids), strict=True)
             ]
         raws = []
-        for row, scores in zip(rows, engine.choose(rows, ids), strict=True):
+        for row, scores in zip(rows, _choices.choose(engine, rows, ids), strict=True):
             shares, best = _normalised(scores, row)
             ranked = sorted(zip(choices, shares, strict=True), key=lambda pair: -pair[1])
             top = tuple((text, min(0.0, round(p, 6))) for text, p in ranked)

@@ -10,6 +10,7 @@ import torch
 
 from distill import models
 from distill.errors import OutOfMemory
+from distill.providers import _choices
 from distill.providers import transformers as provider_file
 from distill.providers._base import Context
 from distill.records import Message, Request, Sampling
@@ -147,9 +148,9 @@ def test_the_short_cut_to_the_best_choice_finds_the_one_that_full_scoring_finds(
 
 
 def test_a_branch_that_could_see_its_neighbours_would_be_noticed(provider, lively, monkeypatch):
-    engine = provider._loaded()
-    causal = engine._branches
-    monkeypatch.setattr(engine, "_branches", lambda mask, shared, lengths: causal(mask, shared, [sum(lengths)]))
+    causal = _choices._branches
+    joined = lambda engine, mask, shared, lengths: causal(engine, mask, shared, [sum(lengths)])  # noqa: E731
+    monkeypatch.setattr(_choices, "_branches", joined)
     some = requests(choices=CHOICES, top=8)
     item = ask(provider, some[:2])[0]["choices"][0]["logprobs"]["content"][0]
     expected = dict(zip(CHOICES, choice_reference(lively, some[0]).log_softmax(-1).tolist(), strict=True))
