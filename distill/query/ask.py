@@ -65,6 +65,8 @@ def ask_all(
             bar.resume_at(len(done))
             asyncio.run(run.ask(pending, bar))
         _report(title, "sends without an answer", run.results.faults)
+        if len(run.results.models) > 1:
+            _report(title, "answers of several models", run.results.models)
         _report(title, "answers that cannot be used", run.results.rejects)
     return _in_order(keys, done | run.results.outcomes)
 

@@ -53,7 +53,9 @@ class Query:
 
     async def ask(self, items: list[Item], bar: Progress) -> None:
         """Ask ``items`` until all are done, or raise why not."""
-        self.results.bar = bar
+        self.results.bar, self.results.asked = bar, len(items)
+        # An API that is asked for more than text first shows with one answer that it can.
+        self.lane.scouting = self.batch_size == 1 and any(i.request.top_logprobs or i.request.choices for i in items)
         if self.price is not None:
             from distill.costs import worst_case_nano
 
@@ -168,7 +170,7 @@ class Query:
 
     async def _call(self, batch: Batch) -> None:
         """Send a batch once and commit what came of it."""
-        started = time.monotonic()
+        started, scout = time.monotonic(), self.lane.scouting
         for item in batch.items:
             if item.started is None:
                 item.started, item.paused_s = started, self.lane.paused_s
@@ -178,8 +180,10 @@ class Query:
                     answers = await self.provider.ask([item.request for item in batch.items])
                 self._check_count(batch, answers)
             finally:
-                self.lane.back()
-                self._wake.set()
+                # At once, not after the commit: others wait for room, and must know what the server said is left.
+                self.lane.told(getattr(self.provider, "pace", None), time.monotonic())
+                if not scout:
+                    self._back()
         except NoAnswer as failure:
             await self.results.no_answer(batch, failure)
         except TimeoutError:
@@ -198,6 +202,13 @@ class Query:
             raise
         else:
             await self.results.answered(batch, answers)
+        finally:
+            if scout:  # nothing leaves before its answer is judged
+                self._back()
+
+    def _back(self) -> None:
+        self.lane.back()
+        self._wake.set()
 
     def _check_count(self, batch: Batch, answers: list[Answer]) -> None:
         if len(answers) != len(batch.items):

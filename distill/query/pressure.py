@@ -66,6 +66,8 @@ class Lane:
         self.most, self.policy = most, policy
         self.limit = float(most)
         self.in_flight = 0
+        self.scouting = False
+        """One at a time until the first usable answer."""
         self.paused_until = 0.0
         self.paused_s = 0.0
         self.failures = 0
@@ -77,12 +79,13 @@ class Lane:
         self._pace: Pace | None = None
         self._pace_at = 0.0
         self._tokens = 0.0
+        self._bucket = 1
 
     # -- may a call leave? --------------------------------------------------------------------------------
 
     def wait_s(self, now: float) -> float | None:
         """0.0 = a call may leave now; seconds until one may; None = when a call in flight has ended."""
-        if self.in_flight >= max(1, int(self.limit)):
+        if self.in_flight >= (1 if self.scouting else max(1, int(self.limit))):
             return None
         if now < self.paused_until:
             return self.paused_until - now
@@ -107,13 +110,12 @@ class Lane:
         self._last.append(usable)
 
     def failed(self, now: float) -> bool:
-        """A call failed or brought no answer. True when so many did in a row that the endpoint seems to be down."""
+        """A call failed or brought no answer. From OUTAGE in a row on the lane pauses; True when that begins."""
         self.failures += 1
         self._silent(now)
-        if self.failures < OUTAGE:
-            return False
-        self.paused_until = max(self.paused_until, now + self.policy.backoff(min(self.failures - OUTAGE + 1, 8)))
-        return True
+        if self.failures >= OUTAGE:
+            self.paused_until = max(self.paused_until, now + self.policy.backoff(min(self.failures - OUTAGE + 1, 8)))
+        return self.failures == OUTAGE
 
     def _silent(self, now: float) -> None:
         if self._waiting_since is None:
@@ -156,7 +158,10 @@ class Lane:
     # -- pacing by what the server says is left ------------------------------------------------------------
 
     def told(self, pace: Pace | None, now: float) -> None:
-        """The server's own count of what is left. Calls in flight may not be in it yet, so they are taken off."""
+        """The server's own count of what is left. At first, calls in flight may not be in it yet: they are taken off.
+
+        No more is saved up while nothing leaves than the server ever said was left: its bucket may be small.
+        """
         if pace is None:
             return
         if self._pace is not None and self._pace.limit == pace.limit:
@@ -164,16 +169,17 @@ class Lane:
             self._tokens = min(self._tokens, float(pace.remaining))
         else:
             self._tokens = float(pace.remaining - self.in_flight)
+            self._bucket = 1
         self._pace, self._pace_at = pace, now
+        self._bucket = max(self._bucket, pace.remaining)
 
     def _refill(self, now: float) -> None:
         assert self._pace is not None
-        self._tokens += (now - self._pace_at) * self._pace.per_s
+        self._tokens = min(self._tokens + (now - self._pace_at) * self._pace.per_s, float(self._bucket))
         self._pace_at = now
 
     def _pace_wait(self, now: float) -> float:
         if self._pace is None:
             return 0.0
         self._refill(now)
-        self._tokens = min(self._tokens, float(self._pace.limit))
         return 0.0 if self._tokens >= 1 else (1 - self._tokens) / max(self._pace.per_s, 1e-6)

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from distill.errors import TeacherRefused, TeacherUnavailable
+from distill.progress import say
 from distill.query import ledger
 from distill.query.attempts import Received
 from distill.query.items import Outcome
@@ -44,11 +45,14 @@ class Results:
         self.provider, self.store, self.price, self.policy, self.lane = provider, store, price, policy, lane
         self._stop, self._retry = stop, retry
         self.bar: Progress | None = None
+        self.asked = 0
         self.outcomes: dict[str, Outcome] = {}
         self.rejects: Counter[str] = Counter()
         """Outcomes that cannot be used, by reason."""
         self.faults: Counter[str] = Counter()
         """Sends that brought no answer, by reason."""
+        self.models: Counter[str] = Counter()
+        """What the answers say they come from."""
         self._refused = self._answers = self._spent = 0
 
     def committed(self, items: dict[str, Item]) -> dict[str, Outcome]:
@@ -76,11 +80,14 @@ class Results:
                 for attempt, answer, cost in zip(batch.attempts, answers, costs, strict=True)
             ]
         )
-        self.lane.told(getattr(self.provider, "pace", None), time.monotonic())
         for item, completion, answer, cost in zip(batch.items, completions, answers, costs, strict=True):
             self._spent += cost or 0
             self._answers += 1
             self.lane.answered(not completion.reject)
+            if completion.model:
+                self.models[completion.model] += 1
+            if self.lane.scouting:
+                self._scouted(item, completion)
             before = item.stored.cost_nano or 0 if item.stored else 0
             total = None if cost is None else cost + before
             outcome = Outcome(item.key, completion, total, answer.latency_s, False)
@@ -116,9 +123,11 @@ class Results:
         """Account for a send without an answer, and repeat it where that is allowed."""
         now = time.monotonic()
         self.faults[failure.reason] += len(batch.items)
-        self.lane.told(getattr(self.provider, "pace", None), now)
         # First the lane, then the commit: nothing more leaves to a teacher that said stop while it is written.
-        outage = self._throttled(failure, now) if failure.throttled else self._failed(batch, failure, now)
+        if failure.throttled:
+            self._throttled(failure, now)
+        else:
+            self._failed(batch, failure, now)
         if failure.billed is False:
             await self.store.release(batch.attempts, failure.reason, failure.status)
         else:
@@ -126,29 +135,41 @@ class Results:
         if failure.throttled:
             self._retry(batch.items, self.lane.paused_until)
             return
+        unsent = failure.billed is False and failure.status is None
         for item in batch.items:
-            # What an outage does is the lane's failure, not the request's: it costs the request no attempt.
-            item.attempts += failure.billed is not False or not outage
+            item.attempts += not unsent  # what never left is the lane's failure, not the request's
             item.uncertain += failure.billed is not False
             self._again(item, failure.reason, failure)
 
-    def _failed(self, batch: Batch, failure: NoAnswer, now: float) -> bool:
-        """Tell the lane of a failure; True when the endpoint seems to be down."""
-        outage = self.lane.failed(now)
+    def _failed(self, batch: Batch, failure: NoAnswer, now: float) -> None:
+        """Tell the lane, and stop where going on makes no sense."""
+        if self.lane.failed(now):
+            say(f"the teacher does not answer ({failure.reason}): trying for up to {self.policy.patience_s:.0f} s")
         if failure.permanent and not self._answers:
             self._refused += len(batch.items)
-            if self._refused >= REFUSED_AT_START:
+            if self._refused >= REFUSED_AT_START or self.lane.scouting:
                 self._stop(TeacherRefused(f"every request is refused: {failure.reason} {failure.detail}".strip()))
         elif failure.billed is not False and self.lane.failures >= self.policy.breaker_failures:
             self._stop(unavailable(f"{self.lane.failures} failures in a row, the last: {failure.reason}"))
-        return outage
 
-    def _throttled(self, failure: NoAnswer, now: float) -> bool:
+    def _throttled(self, failure: NoAnswer, now: float) -> None:
         """Too many requests: the lane pauses and the batch waits; no attempt is used up."""
         if (failure.retry_after_s or 0) > self.policy.retry_after_cap_s:
             self._stop(unavailable(f"it asks for a pause of {failure.retry_after_s:.0f} s"))
         self.lane.throttle(failure.retry_after_s, now)
-        return False
+
+    def _scouted(self, item: Item, completion: Completion) -> None:
+        """The first answer shows whether the endpoint does what is asked, before all the others are paid for."""
+        if completion.reject:
+            return
+        self.lane.scouting = False
+        request, missing = item.request, ""
+        if request.top_logprobs and completion.logprobs is None:
+            missing = "it returns no log-probabilities; set generate.signals_top_k=0 or use another teacher"
+        elif request.choices and self.provider.capabilities.choices and completion.text not in request.choices:
+            missing = "it is not held to the choices; try another `constrain`"
+        if missing:
+            self._stop(TeacherRefused(f"the endpoint ignores a part of the request: {missing}", safe="its answer"))
 
     def _again(self, item: Item, reason: str, failure: NoAnswer | None = None) -> None:
         """Queue another attempt, or give the item up with its reason."""
@@ -160,7 +181,7 @@ class Results:
                 item, item.stored or Outcome(item.key, Completion("", "error", reject=reason), None, None, False)
             )
             return
-        wait = self.policy.backoff(item.attempts)
+        wait = self.policy.backoff(max(item.attempts, min(self.lane.failures, 7)))
         if failure is not None and failure.retry_after_s is not None:
             wait = max(wait, min(failure.retry_after_s, self.policy.retry_after_cap_s))
         self._retry([item], now + wait)
@@ -172,6 +193,7 @@ class Results:
         facts: dict[str, object] = {}
         if self.price is not None:
             facts["EUR"] = f"{self._spent / ledger.NANO:.4f}"
+            facts["of about"] = f"{self._spent / ledger.NANO / max(self._answers, 1) * self.asked:.4f}"
         if self.bar is not None:
             self.bar.advance(1, **facts)
 

@@ -7,7 +7,7 @@ from distill.providers._base import Context
 from distill.query.pressure import Policy
 from distill.records import Message, Request, Sampling
 
-QUICK = replace(Policy(), max_attempts=4, timeout_s=1.0, deadline_s=8.0, backoff_s=0.01, backoff_cap_s=0.05)
+QUICK = replace(Policy(), max_attempts=4, timeout_s=4.0, deadline_s=30.0, backoff_s=0.01, backoff_cap_s=0.05)
 
 
 def requests_of(texts, max_new_tokens=32):

@@ -101,6 +101,7 @@ BODIES = {
     ),
     "surrogate": lambda t, u, k: json.dumps(answer_body(t, u)).replace("answer to", "\\ud800 \\u0000 answer to"),
     "echo_key": lambda t, u, k: json.dumps(answer_body(t, u, choice={"message": {"content": f"your key is {k}"}})),
+    "one_choice": lambda t, u, k: json.dumps(answer_body(t, u, choice={"message": {"content": "red"}})),
     "big": lambda t, u, k: " " * (20 * 1024 * 1024),
 }
 
@@ -108,8 +109,8 @@ BODIES = {
 class HostileTeacher:
     """See the module. A context manager; ``url`` is its base_url."""
 
-    def __init__(self, script=lambda text, nth: "ok", latency_s=0.0, price=None, key=None):
-        self.script, self.latency_s, self.price, self.key = script, latency_s, price, key
+    def __init__(self, script=lambda text, nth: "ok", latency_s=0.0, key=None, port=0):
+        self.script, self.latency_s, self.key, self.port = script, latency_s, key, port
         self.calls: list[Call] = []
         self.in_flight = self.most_in_flight = 0
         self.limiter = None
@@ -129,7 +130,7 @@ class HostileTeacher:
     async def _main(self):
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._tasks = set()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**22, backlog=4096)
+        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=2**22, backlog=4096)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         self._ready.set()
         await self._stop.wait()

@@ -10,6 +10,7 @@ import pytest
 from distill.errors import BudgetReached, Refused, TeacherRefused, TeacherUnavailable
 from distill.query.ask import ask_all
 from distill.query.store import Store
+from distill.records import Request
 from tests.fault.asking import QUICK, provider_of, requests_of
 from tests.fault.hostile import HostileTeacher, Limiter
 from tests.unit.query.prices import PRICE
@@ -73,8 +74,9 @@ def test_each_hostile_shape_has_its_own_reason_and_the_others_are_answered(tmp_p
     texts = [*TEXTS, "bad"]
     with HostileTeacher(lambda text, nth: fault if text == "bad" else "ok") as server:
         started = time.monotonic()
-        outcomes, totals, contradictions = ask(server, tmp_path, texts)
-        assert time.monotonic() - started < 4
+        policy = replace(QUICK, timeout_s=1.0 if reason == "timeout" else 4.0)
+        outcomes, totals, contradictions = ask(server, tmp_path, texts, policy)
+        assert time.monotonic() - started < 8
         sends, billed = server.sends("bad"), server.bill(PRICE)
     assert outcomes[-1].completion.reject == reason
     assert [o.completion.text for o in outcomes[:-1]] == [f"answer to {t}" for t in TEXTS]
@@ -223,3 +225,41 @@ def test_a_rate_limit_in_the_headers_is_kept(tmp_path):
     assert all(not o.completion.reject for o in outcomes)
     assert took <= 1.4 * ideal + 0.3
     assert refused <= 0.05 * len(texts)
+
+
+def test_an_endpoint_that_ignores_what_is_asked_costs_one_call(tmp_path):
+    texts = requests_of(TEXTS)
+    wants = {
+        "log-probabilities": ({"top_logprobs": 5}, [Request(r.messages, r.sampling, top_logprobs=5) for r in texts]),
+        "choices": ({"constrain": "vllm"}, [Request(r.messages, r.sampling, choices=("red", "blue")) for r in texts]),
+    }
+    for number, (word, (settings, requests)) in enumerate(wants.items()):
+        with HostileTeacher() as server, Store(tmp_path / f"{number}.db") as store:
+            with pytest.raises(TeacherRefused, match=word):
+                ask_all(provider_of(server.url, **settings), requests, store, title="test", policy=QUICK)
+            assert server.sends() == 1
+    with HostileTeacher(always("one_choice"), latency_s=0.05) as server, Store(tmp_path / "good.db") as store:
+        outcomes = ask_all(provider_of(server.url, **settings), requests, store, title="test", policy=QUICK)
+        assert {o.completion.text for o in outcomes} == {"red"}
+        assert server.most_in_flight > 1, "after the first answer they leave together"
+
+
+def test_a_short_outage_costs_no_row(tmp_path):
+    import socket
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = HostileTeacher(port=port)
+    timer = threading.Timer(1.0, server.__enter__)
+    timer.start()
+    try:
+        with Store(tmp_path / "run.db") as store:
+            provider = provider_of(f"http://127.0.0.1:{port}/v1", concurrency=2)
+            outcomes = ask_all(provider, requests_of(TEXTS), store, title="test", policy=QUICK)
+            assert store.totals().uncertain == 0, "what never left is not charged"
+    finally:
+        timer.join()
+        server.__exit__()
+    assert [o.completion.text for o in outcomes] == [f"answer to {t}" for t in TEXTS]
+    assert server.sends() == len(TEXTS)

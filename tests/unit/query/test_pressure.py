@@ -84,6 +84,7 @@ def test_concurrency_never_falls_below_one():
 def test_failures_in_a_row_are_an_outage_and_one_answer_ends_it():
     lane = lane_of()
     assert [lane.failed(5.0) for _ in range(OUTAGE)] == [False] * (OUTAGE - 1) + [True]
+    assert lane.wait_s(5.0) > 0.0
     lane.answered(True)
     assert lane.failed(6.0) is False
 

@@ -234,12 +234,13 @@ class Books(RuleBasedStateMachine):
 
 
 TestBooks = Books.TestCase
-TestBooks.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestBooks.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
 
 
 def spend(path, seed, calls, results):
     """One of several processes at one ledger: reserve, then settle at a random price, release, or die with it."""
     connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+    connection.execute("PRAGMA synchronous = OFF")  # this is about who may write what, not about power cuts
     draw = random.Random(seed)
     billed = left = 0
     for _ in range(calls):
