@@ -350,6 +350,9 @@ class Release(Section):
     """One sentence for the model card: what the student is for."""
     languages: tuple[str, ...] = ()
     """Languages the student is meant for; default: those of the data."""
+    previous: str = ""
+    """Folder of the release before this one: what changed is written down, and the student may not be worse than
+    it by more than `eval.margin` on the items both answered (exit 20, or 21 when there are too few to tell)."""
     declared: Declared = Field(default_factory=Declared)
     """What only a person can say, for the European dossier."""
 

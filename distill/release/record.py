@@ -158,7 +158,9 @@ def public(value: Any, key: str = "") -> Any:
         return _public_url(value)
     if value.startswith("path:"):
         return f"path:{value.removeprefix('path:').rstrip('/').rpartition('/')[2]}"
-    if key == "path" or (value.startswith(("/", "~/", "../", "./")) and "\n" not in value and " " not in value):
+    if key in ("path", "previous") or (
+        value.startswith(("/", "~/", "../", "./")) and "\n" not in value and " " not in value
+    ):
         return value.rstrip("/").rpartition("/")[2]
     return value
 

@@ -13,7 +13,20 @@ from distill import plugins
 from distill.artifacts import new_folder
 from distill.errors import ConfigError, DataError
 from distill.progress import say
-from distill.release import bom, card, check, dossier, facts, licence, papers, record, scan, seal
+from distill.release import (
+    bom,
+    card,
+    check,
+    dossier,
+    facts,
+    licence,
+    papers,
+    previous,
+    record,
+    scan,
+    seal,
+    verify_bundle,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +45,9 @@ AFTER = ("generate", "train", "eval")
 TARGETS = "distill.release.targets"
 
 
-def inputs(config: RunConfig) -> list[Path]:  # noqa: ARG001
-    """Nothing outside the run folder but the base weights, whose hash is compared with the one trained on."""
-    return []
+def inputs(config: RunConfig) -> list[Path]:
+    """The previous release's list of hashes. (The base weights' hash is compared with the one trained on.)"""
+    return [config.resolve(config.release.previous) / verify_bundle.SUMS] if config.release.previous else []
 
 
 def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
@@ -51,6 +64,8 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         exports = {target.kind: _module(target).export(job, target) for target in config.release.targets}
         checks = _check(job, folder, exports)
         _write_papers(made, folder, job, checks)
+        if config.release.previous:
+            _compare(made, bundle, config)
         scan.refuse_leaks(bundle, [folder.path, base.path, config.resolve(".")])
         seal.seal(bundle)
     say(f"release: {final}")
@@ -69,6 +84,14 @@ def refuse_incomplete(targets: Sequence[PluginConfig]) -> None:
 
 def _module(target: PluginConfig) -> Any:
     return plugins.load(TARGETS, target.kind)
+
+
+def _compare(made: Record, bundle: Path, config: RunConfig) -> None:
+    """Write what changed since the previous release, and hold the student to it."""
+    changes = previous.compare(bundle, config.resolve(config.release.previous), config.eval.margin)
+    (bundle / "papers" / "changes.md").write_bytes(previous.markdown(changes, made.title).encode("utf-8"))
+    (bundle / "papers" / "changes.json").write_bytes(_json(changes).encode("utf-8"))
+    previous.gate(changes)
 
 
 def _job(made: Record, base: Resolved, folder: RunFolder, bundle: Path) -> Job:
@@ -131,6 +154,9 @@ def _write_papers(made: Record, folder: RunFolder, job: Job, checks: dict[str, d
             }
         ),
     }
+    samples = folder.eval / f"{made.report.get('candidate')}.parquet"
+    if samples.is_file():
+        files[previous.SCORES] = _json(previous.scores(samples))
     for name, text in files.items():
         (bundle / name).write_bytes(text.encode("utf-8"))
 

@@ -82,6 +82,7 @@ def run_folder(path, base, **release):
         write_rows(folder.holdout_data, 5)
         write_json(folder.data_card, {"rows": {"kept": 12, "holdout": 5}, "source": "prompts.jsonl"})
         write_json(folder.report_json, REPORT)
+        write_samples(folder.eval / "student.parquet")
         folder.report_html.write_text("<!doctype html><title>report</title><p>files in /home/anyone are kept</p>")
         write_json(folder.config, {"config": config.resolved(), "versions": {"python": "3.11.9", "alambic": "0.1.0"}})
     return config, RunFolder(path)
@@ -104,6 +105,16 @@ def write_student(folder, base):
             "seconds": 12.5,
         },
     )
+
+
+def write_samples(path, right=lambda number: number % 4, items=208):
+    """The student's answers as the eval stage writes them: ``right(n)`` is falsy for the items it gets wrong."""
+    rows = [
+        {"task": "sections", "id": f"item-{n}", "cluster": f"package-{n // 2}", "correct": float(bool(right(n)))}
+        for n in range(items)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 def write_rows(path, count):
