@@ -38,6 +38,8 @@ class Row:
     key: str
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
+    own: bool = False
+    """The completion is the student's own, not the teacher's."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
@@ -67,6 +69,11 @@ class Batch:
     rows: tuple[Row, ...]
     tokens: int
     """Tokens of the rows, shared prefix counted once per row."""
+
+    @property
+    def own(self) -> bool:
+        """The completions are the student's own: there is no text to imitate, only the teacher's opinion."""
+        return self.rows[0].own
 
     def to(self, device: Any) -> Batch:
         prefix_P, ids_BT, positions_N, labels_N = (

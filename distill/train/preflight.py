@@ -12,6 +12,7 @@ import torch
 
 from distill.errors import DataError
 from distill.models import end_ids, tokenizer_fingerprint
+from distill.train.align import CrossTokenizer
 from distill.train.batches import Batch, Row, collate, completion_text
 from distill.train.objective import Recipe, StoredTeacher, chunked_loss
 from distill.train.signal import Live, Source, Stored
@@ -43,6 +44,8 @@ def prove(student: Loaded, rows: Sequence[Row], source: Source, vocab: int, *, s
             check_shared_prefix(student, probe)
         if isinstance(source, Live):
             check_live(source, probe, student.pad)
+        if isinstance(source, CrossTokenizer):
+            check_shift(source.model, [source.pair(row).teacher for row in probe], source.pad, "teacher")
         if isinstance(source, Stored):
             check_stored(source, rows, size, student.pad)
     student.model.train(was_training)
@@ -117,7 +120,7 @@ def check_live(source: Live, rows: Sequence[Row], pad: int) -> None:
 
     check_shift(source.model, rows, pad, "teacher")
     batch = _placed(source.model, collate(rows, pad=pad))
-    teacher, recipe = source.teacher(batch), Recipe(forward_kl, forward_kl.Config(), kd_weight=1.0)
+    teacher, recipe = Live.teacher(source, batch), Recipe(forward_kl, forward_kl.Config(), kd_weight=1.0)
     _, parts = chunked_loss(teacher.hidden_NE, head_of(source.model), batch.labels_N, teacher, recipe)
     apart = abs(float(parts.kd)) / len(batch.labels_N)
     if not apart <= SELF_KL:

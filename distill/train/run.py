@@ -14,6 +14,7 @@ import torch
 from distill import models, plugins
 from distill.progress import progress, say
 from distill.train import export, preflight, setup
+from distill.train.align import aligned_loss
 from distill.train.batches import collate, plan_steps
 from distill.train.checkpoint import State, save_checkpoint
 from distill.train.guard import check_finite
@@ -56,11 +57,11 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
     base = models.resolve(config.student.model, config.resolve("."))
     student = load_student(base.path, config.student.dtype, config.student.adapter, config.seed)
     data = setup.read_data(config, folder, student.tokenizer)
-    source, vocab = setup.open_source(config, folder, student)
+    source, vocab = setup.open_source(config, folder, student, data)
     loss = plugins.load("distill.losses", settings.loss.kind)
     weight = 0.0 if settings.method == "sft" else settings.kd_weight
     recipe = Recipe(loss, settings.loss, weight, settings.temperature, settings.chunk_tokens)
-    objective = Objective(student.model, recipe, vocab)
+    objective = Objective(student.model, recipe, vocab, aligned_loss if settings.method == "cross_tokenizer" else None)
     share = settings.share_prefix and shares_prefix(student.model)
     preflight.check_texts(student.tokenizer, data.records, data.train.rows, settings.reasoning)
     preflight.prove(student, data.train.rows, source, vocab, share=share)
@@ -99,21 +100,24 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
                 measure(step)
             micros = steps[step]
             ids = [rows[i].id for micro in micros for i in micro]
-            valid = sum(len(rows[i].completion) for micro in micros for i in micro)
-            parts_sum = torch.zeros(2, dtype=torch.float64)
-            own = setup.share_of(len(micros), accelerator)
-            for number, share_weight in own:
+            own = [
+                (number, share_weight, source.rows(step, number, [rows[i] for i in micros[number]]))
+                for number, share_weight in setup.share_of(len(micros), accelerator)
+            ]
+            valid = setup.total(sum(w * len(row.completion) for _, w, some in own for row in some), accelerator)
+            sums = torch.zeros(3, dtype=torch.float64)
+            for number, share_weight, some in own:
                 if stop:
                     save(step)
                     raise stop.error(f"the checkpoint of step {step}")
-                batch = collate([rows[i] for i in micros[number]], pad=pad, share=share).to(accelerator.device)
+                batch = collate(some, pad=pad, share=share).to(accelerator.device)
                 seed_micro(config.seed, step, number)
                 with setup.sync_on_last(accelerator, wrapped, number == own[-1][0]):
                     total, parts = wrapped(batch, source.teacher(batch))
                     check_finite(total, "loss", [row.id for row in batch.rows], step, folder.metrics)
                     # Gradients are averaged over processes; the loss is a mean over the tokens of all of them.
                     accelerator.backward(total * (share_weight * accelerator.num_processes / valid))
-                parts_sum += share_weight * torch.stack([parts.ce, parts.kd]).cpu()
+                sums += share_weight * torch.stack([total.detach().double(), parts.ce, parts.kd]).cpu()
             norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
             check_finite(norm, "gradient", ids, step, folder.metrics)
             rate = lr_at(step, len(steps), peak=settings.lr, warmup=settings.warmup, schedule=settings.schedule)
@@ -122,8 +126,7 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             tokens += sum(len(rows[i]) for micro in micros for i in micro)
-            ce, kd = (accelerator.reduce(parts_sum.to(accelerator.device), "sum") / valid).tolist()
-            mean = (1 - weight) * ce + weight * settings.temperature**2 * kd
+            mean, ce, kd = (accelerator.reduce(sums.to(accelerator.device), "sum") / valid).tolist()
             log.write({"step": step + 1, "loss": mean, "ce": ce, "kd": kd, "lr": rate, "grad_norm": float(norm)})
             speed = (tokens - done.tokens) / (time.monotonic() - started)
             bar.advance(1, loss=f"{mean:.4g}", tokens=f"{speed:.0f}/s")

@@ -14,9 +14,11 @@ import torch
 from distill import models
 from distill.errors import ConfigError, DataError
 from distill.progress import say
-from distill.train import checkpoint
+from distill.train import checkpoint, preflight
+from distill.train.align import CrossTokenizer
 from distill.train.batches import Rows, collate, encode_rows, fingerprint, read_rows
 from distill.train.checkpoint import State
+from distill.train.rollout import OnPolicy
 from distill.train.signal import Live, Source, Stored, TextOnly
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class Data:
     holdout: Rows
     records: list[dict[str, Any]]
     """The training rows as text."""
+    held_records: list[dict[str, Any]]
+    """The held-out rows as text."""
 
 
 def read_data(config: RunConfig, folder: RunFolder, tokenizer: Any) -> Data:
@@ -59,31 +63,44 @@ def read_data(config: RunConfig, folder: RunFolder, tokenizer: Any) -> Data:
     lost = sum(train.dropped.values())
     if lost:
         say(f"train: {lost} of {lost + len(train.rows)} rows dropped: {train.dropped}")
-    return Data(train, encode_rows(held, tokenizer, length, reasoning=reasoning), records)
+    return Data(train, encode_rows(held, tokenizer, length, reasoning=reasoning), records, held)
 
 
-def open_source(config: RunConfig, folder: RunFolder, student: Loaded) -> tuple[Source, int]:
+def open_source(config: RunConfig, folder: RunFolder, student: Loaded, data: Data) -> tuple[Source, int]:
     """(the teacher's side of a step, size of the vocabulary both share; 0 = the student's own)."""
-    if config.train.method == "offline_topk":
+    method = config.train.method
+    if method == "sft":
+        return TextOnly(), 0
+    if method == "offline_topk":
         from distill.signals import SignalReader
 
         reader = SignalReader(folder.signals)
         check_stored(reader.about, student, config.train.temperature)
         return Stored(reader, student.tokenizer), 0
-    if config.train.method == "whitebox":
-        from distill.train.preflight import shared_vocab
+    model, tokenizer = load_teacher(config)
+    if method == "cross_tokenizer":
+        other = CrossTokenizer(model, tokenizer, config.train.align)
+        for rows, records in ((data.train, data.records), (data.holdout, data.held_records)):
+            other.read(records, rows, student.tokenizer, reasoning=config.train.reasoning)
+        return other, 0
+    vocab = preflight.shared_vocab(student, model, tokenizer)
+    if method == "on_policy":
+        return OnPolicy(model, student, config.train, config.seed), vocab
+    return Live(model), vocab
 
-        name = getattr(config.teacher, "model", "")
-        if config.teacher.kind != "transformers":
-            raise ConfigError(
-                f"train.method whitebox needs the teacher in this process; teacher.kind is {config.teacher.kind!r}",
-                next="teacher.kind: transformers, or train.method: offline_topk or sft",
-            )
-        path = models.resolve(name, config.resolve(".")).path
-        dtype = getattr(config.teacher, "dtype", "auto")
-        model, tokenizer = models.load_causal_lm(path, dtype=dtype)
-        return Live(model), shared_vocab(student, model, tokenizer)
-    return TextOnly(), 0
+
+def load_teacher(config: RunConfig) -> tuple[Any, Any]:
+    """(model, tokenizer) of a teacher in this process. Raises ConfigError when it is elsewhere."""
+    if config.teacher.kind != "transformers":
+        raise ConfigError(
+            f"train.method {config.train.method} needs the teacher in this process; "
+            f"teacher.kind is {config.teacher.kind!r}",
+            next="teacher.kind: transformers, or train.method: offline_topk or sft",
+        )
+    settings: Any = config.teacher
+    path = models.resolve(settings.model, config.resolve(".")).path
+    adapter = config.resolve(settings.adapter) if settings.adapter else None
+    return models.load_causal_lm(path, dtype=settings.dtype, adapter=adapter)
 
 
 def check_stored(about: Any, student: Loaded, temperature: float) -> None:
@@ -177,6 +194,11 @@ def share_of(count: int, accelerator: Any) -> list[tuple[int, float]]:
 def sync_on_last(accelerator: Any, module: Any, last: bool) -> Any:
     """Processes exchange gradients in the last micro-batch of a step only."""
     return contextlib.nullcontext() if last else accelerator.no_sync(module)
+
+
+def total(value: float, accelerator: Any) -> float:
+    """The sum of ``value`` over all processes."""
+    return float(accelerator.reduce(torch.tensor(value, dtype=torch.float64, device=accelerator.device), "sum"))
 
 
 # -- held-out loss -----------------------------------------------------------------------------------------------

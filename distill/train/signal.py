@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from distill.errors import DataError
-from distill.train.objective import LiveTeacher, StoredTeacher, Teacher
+from distill.train.objective import LiveTeacher, StoredTeacher
 from distill.train.student import head_of, hidden_states
 
 if TYPE_CHECKING:
@@ -30,18 +30,28 @@ UNKNOWN = -20.0  # log-probability of a stand-in where no entry of a position ha
 class Source(Protocol):
     """The teacher's side of a training step."""
 
-    def teacher(self, batch: Batch) -> Teacher | None:
+    def rows(self, step: int, number: int, rows: Sequence[Row]) -> Sequence[Row]:
+        """What micro-batch ``number`` of ``step`` learns from: its rows, or the student's own answers to them."""
+
+    def teacher(self, batch: Batch) -> Any:
         """The teacher at the batch's completion positions; None when only its text is learnt."""
 
 
-class TextOnly:
+class FixedRows:
+    """Learns from the rows as they are."""
+
+    def rows(self, step: int, number: int, rows: Sequence[Row]) -> Sequence[Row]:
+        return rows
+
+
+class TextOnly(FixedRows):
     """Sequence-level distillation: the teacher's text is the whole signal (Kim and Rush 2016)."""
 
     def teacher(self, batch: Batch) -> None:
         return None
 
 
-class Live:
+class Live(FixedRows):
     """A teacher in this process, frozen; it reads the same ids as the student."""
 
     def __init__(self, model: Any):
@@ -53,7 +63,7 @@ class Live:
         return LiveTeacher(hidden_NE, head_of(self.model))
 
 
-class Stored:
+class Stored(FixedRows):
     """Log-probabilities written by the generate stage, keyed by request."""
 
     def __init__(self, reader: SignalReader, tokenizer: Any):

@@ -6,14 +6,14 @@ Shapes: B rows, P shared prefix tokens, T tokens after it, N completion position
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from distill.errors import ConfigError, DataError
-from distill.train.objective import Head, Parts, Recipe, Teacher, chunked_loss
+from distill.train.objective import Head, Parts, Recipe, chunked_loss
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,11 +126,14 @@ def shares_prefix(model: Any) -> bool:
 class Objective(nn.Module):
     """Model and loss in one module, so that distributed wrappers see one forward call."""
 
-    def __init__(self, model: Any, recipe: Recipe, vocab: int = 0):
+    def __init__(self, model: Any, recipe: Recipe, vocab: int = 0, loss: Any = None):
         super().__init__()
-        self.model, self.recipe, self.vocab = model, recipe, vocab
+        self.model, self.recipe, self.vocab, self.loss = model, recipe, vocab, loss
 
-    def forward(self, batch: Batch, teacher: Teacher | None) -> tuple[Tensor, Parts]:
+    def forward(self, batch: Batch, teacher: Any) -> tuple[Tensor, Parts]:
         """(loss summed over the batch's completion positions, its parts)."""
-        hidden_ND = hidden_states(self.model, batch)
-        return chunked_loss(hidden_ND, head_of(self.model, self.vocab), batch.labels_N, teacher, self.recipe)
+        hidden_ND, head = hidden_states(self.model, batch), head_of(self.model, self.vocab)
+        # There is nothing to imitate in the student's own answers: the divergence alone counts.
+        recipe = replace(self.recipe, kd_weight=1.0) if batch.own else self.recipe
+        loss = self.loss if teacher is not None and self.loss is not None else chunked_loss
+        return loss(hidden_ND, head, batch.labels_N, teacher, recipe)

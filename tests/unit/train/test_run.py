@@ -17,7 +17,6 @@ from distill.train.batches import encode_rows
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.unit.train.conftest import make_config, metrics, records, write_rows
 
-
 FULL = {"adapter": {"kind": "none"}, "lr": 5e-3, "epochs": 5, "micro_batch_size": 6}
 
 

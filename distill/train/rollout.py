@@ -1,0 +1,118 @@
+"""On-policy distillation: the student answers, the teacher scores what the student really says.
+
+With chance ``rollout_share`` a step learns from the student's own answers, else from the teacher's text (GKD,
+arXiv 2306.13649). ``full`` compares whole distributions; ``sampled`` needs only the teacher's probability of the
+token the student chose: the policy gradient of reverse KL, reward = log p - log q of that token.
+
+Shapes: B rows, T tokens, N completion positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from distill.models import end_ids
+from distill.train.schedule import seed_micro
+from distill.train.signal import Live
+from distill.train.student import causal_lm
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from distill.config import Train
+    from distill.train.batches import Batch, Row
+    from distill.train.objective import Head, Recipe, Teacher
+    from distill.train.student import Loaded
+
+
+@dataclass(frozen=True)
+class SampledTeacher:
+    """A teacher of which only the probability of the student's own token is used."""
+
+    hidden_NE: Tensor
+    head: Head
+    labels_N: Tensor
+
+    def slope(self, logits_nV: Tensor, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
+        """(log q - log p of the token [n], that times the score function [n, V]).
+
+        Its mean over the student's own tokens is the gradient of KL(student || teacher).
+        """
+        labels_n1 = self.labels_N[rows][:, None]
+        teacher_nV = self.head.logits(self.hidden_NE[rows])[:, : logits_nV.shape[1]]
+        teacher_n1 = teacher_nV.gather(-1, labels_n1) - teacher_nV.logsumexp(-1, keepdim=True)
+        q_nV = logits_nV.softmax(-1)
+        ratio_n1 = q_nV.gather(-1, labels_n1).log() - teacher_n1
+        return ratio_n1[:, 0], q_nV.mul_(-ratio_n1).scatter_add_(-1, labels_n1, ratio_n1)
+
+
+class OnPolicy(Live):
+    """A live teacher that scores the student's own answers."""
+
+    def __init__(self, model: Any, student: Loaded, settings: Train, seed: int):
+        super().__init__(model)
+        self.student, self.settings, self.seed = student, settings, seed
+
+    def rows(self, step: int, number: int, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows with the student's answers in steps that are on-policy, which depends on (seed, step) alone."""
+        if not is_on_policy(self.seed, step, self.settings.rollout_share):
+            return rows
+        seed_micro(self.seed, step, -1 - number)
+        return roll_out(self.student, rows, self.settings.rollout_max_new_tokens, self.settings.rollout_temperature)
+
+    def teacher(self, batch: Batch) -> Teacher:  # type: ignore[override]
+        live = super().teacher(batch)
+        if batch.own and self.settings.rollout_objective == "sampled":
+            return SampledTeacher(live.hidden_NE, live.head, batch.labels_N)
+        return live
+
+
+def is_on_policy(seed: int, step: int, share: float) -> bool:
+    """Whether ``step`` learns from the student's own answers."""
+    digest = hashlib.sha256(f"{seed}:{step}:on-policy".encode()).digest()
+    return int.from_bytes(digest[:8]) < share * 2**64
+
+
+def roll_out(student: Loaded, rows: Sequence[Row], max_new_tokens: int, temperature: float) -> list[Row]:
+    """The rows with completions drawn from the student as it is now; an answer cut short has no end-of-turn id."""
+    from transformers import GenerationConfig
+
+    ends = end_ids(student.tokenizer)
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=True,
+        temperature=temperature,
+        top_k=0,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        eos_token_id=ends,
+        pad_token_id=student.pad,
+    )
+    device = next(causal_lm(student.model).parameters()).device
+    width = max(len(row.prompt) for row in rows)
+    ids_BT = torch.full((len(rows), width), student.pad, device=device)
+    mask_BT = torch.zeros_like(ids_BT)
+    for number, row in enumerate(rows):
+        ids_BT[number, width - len(row.prompt) :] = torch.tensor(row.prompt, device=device)
+        mask_BT[number, width - len(row.prompt) :] = 1
+    was_training = student.model.training
+    student.model.eval()
+    with torch.no_grad():
+        said_BT = student.model.generate(input_ids=ids_BT, attention_mask=mask_BT, generation_config=settings)
+    student.model.train(was_training)
+    answers = said_BT[:, width:].tolist()
+    return [
+        replace(row, completion=until_end(answer, ends), own=True) for row, answer in zip(rows, answers, strict=True)
+    ]
+
+
+def until_end(answer: Sequence[int], ends: Sequence[int]) -> tuple[int, ...]:
+    """The tokens up to and with the first that ends a turn."""
+    stop = next((i + 1 for i, token in enumerate(answer) if token in ends), len(answer))
+    return tuple(answer[:stop])
