@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("distill.commands.init", "write a commented starter configuration"),
     "doctor": ("distill.commands.doctor", "say what this machine can do and what to install"),
     "plan": ("distill.commands.plan", "tokens, euros, time, licences: before anything is spent"),
+    "quote": ("distill.commands.quote", "a dated offer for a client, which may say: do not distil"),
     "run": ("distill.commands.run", "the whole line: generate, train, eval, release"),
     "generate": ("distill.commands.stage", "stage 1: ask the teacher"),
     "train": ("distill.commands.stage", "stage 2: train the student"),

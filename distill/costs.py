@@ -98,6 +98,12 @@ def cost_nano(usage: Usage, price: Price, *, batch: bool = False) -> int:
     return _ceil(total, price, batch)
 
 
+def mean_cost_eur(price: Price, prompt_tokens: float, completion_tokens: float) -> float:
+    """EUR of a request of average length, at the rates of that length: for estimates, never for a bill."""
+    rates = price.rates(round(prompt_tokens))
+    return (prompt_tokens * rates.input + completion_tokens * rates.output) / MTOK / NANO
+
+
 def worst_case_nano(request: Request, price: Price, *, batch: bool = False) -> int:
     """The most that one request can cost, in nano-EUR: what a budget reserves before the call."""
     prompt = prompt_tokens_bound(request)

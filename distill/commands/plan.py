@@ -196,7 +196,7 @@ def worth_it(config: RunConfig, tokens: _estimate.Tokens, volume: int, one_off_e
 def _rival(
     name: str, price: Price, tokens: _estimate.Tokens, volume: int, fixed: float | None, one_off: float, months: int
 ) -> dict[str, Any]:
-    each = costs.eur(_nano(price, *tokens.mean_usage()) if tokens.asked else 0)
+    each = costs.mean_cost_eur(price, *tokens.mean_usage())
     return {
         "name": name,
         "price": str(price),
@@ -222,7 +222,7 @@ def _cheapest(config: RunConfig, tokens: _estimate.Tokens) -> tuple[str, Price] 
         for row in catalog.prices()
         if row.provider in inside and row.verified
     ]
-    return min(priced, key=lambda pair: _nano(pair[1], *usage) if tokens.asked else 0, default=None)
+    return min(priced, key=lambda pair: costs.mean_cost_eur(pair[1], *usage), default=None)
 
 
 # -- examination and advice -------------------------------------------------------------------------------------
