@@ -16,6 +16,7 @@ from distill.progress import say
 from evals import arms, economics, samples
 from evals.analysis import Arm, Question, analyse
 from evals.asking import Exam, exams
+from evals.stats import detectable_before
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from distill.config import RunConfig
 
 VERSION = 1
+DISCORDANT = 0.2
 SETTINGS = ("name", "seed", "prompts", "teacher", "generate", "student", "eval")
 AFTER = ("generate", "train")
 
@@ -43,7 +45,7 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     questions = exams(
         config.eval.tasks, config.prompts, config.generate.max_new_tokens, config.resolve("."), config.seed
     )
-    say(f"eval: {len(questions)} items, {len({q.item.cluster for q in questions})} clusters")
+    announce(questions, config.eval.margin)
     found = arms.answered(config, folder, questions)
     for arm in found:
         facts = {"arm": arm.name, "model": arm.model, "held": arm.held, "speed": arm.speed and arm.speed.as_dict()}
@@ -54,6 +56,17 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     _gate(config, report, folder.report_html)
     written = [folder.eval / f"{arm.name}.parquet" for arm in found]
     return [*written, folder.report_json, folder.report_html]
+
+
+def announce(questions: Sequence[Exam], margin: float) -> None:
+    """Say before anything is asked what so many items can show, if a fifth of them are answered differently."""
+    clusters = len({(q.config.title, q.item.cluster) for q in questions})
+    best, worst = (100 * detectable_before(n, DISCORDANT) for n in (len(questions), clusters))
+    can = f"{best:.1f}" if clusters == len(questions) else f"{best:.1f} to {worst:.1f}"
+    say(
+        f"eval: {len(questions)} items in {clusters} clusters can show a difference of about {can} points; "
+        f"the margin is {100 * margin:g}"
+    )
 
 
 def publish(report: dict[str, Any], json_path: Path, html_path: Path) -> None:

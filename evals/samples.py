@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.artifacts import write_bytes
 from distill.errors import DataError
+from evals.foreign import translated
 from evals.tasks._base import normalised
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def read(path: Path, task: str = "", score: Callable[[str, str], float] | None =
 
     ``score(gold, text)`` is used where a row has no `correct`; default: equal up to case, blanks and punctuation.
     """
-    rows = read_rows(path)
+    rows = translated(read_rows(path), path.name)
     if not rows:
         raise DataError("the file holds no rows", where=str(path))
     return [sample_of(row, f"{path}, row {n}", task, score or same) for n, row in enumerate(rows, start=1)]

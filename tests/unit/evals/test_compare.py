@@ -193,3 +193,37 @@ def test_neither_torch_nor_transformers_is_loaded_for_files(files):
         [sys.executable, "-c", code, "compare", *files, "--draws", "1000"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def lm_eval_rows(right):
+    """Rows as lm-evaluation-harness 0.4.13 logs them: a multiple-choice task, scored by log-likelihood."""
+    rows = []
+    for name in ("none", "other"):
+        for n in range(100):
+            yes, question = (n < right) == (n % 2 == 0), f"question {n}?"
+            options = {f"gen_args_{i}": {"arg_0": question, "arg_1": word} for i, word in enumerate((" yes", " no"))}
+            row = {"doc_id": n, "doc": {"q": question}, "target": n % 2, "filter": name, "arguments": options}
+            row |= {"filtered_resps": [[-0.2 if yes else -0.9, False], [-0.9 if yes else -0.2, False]]}
+            row |= {"metrics": ["acc"], "acc": float(n < right), "doc_hash": f"{n:064x}", "prompt_hash": "p"}
+            rows.append(row)
+    return rows
+
+
+@pytest.mark.parametrize("broken", [{"metrics": 3}, {"filtered_resps": [["x"]]}, {"acc": "high"}, {"arguments": [3]}])
+def test_a_broken_logged_sample_is_one_line(files, tmp_path, capsys, broken):
+    rows = lm_eval_rows(80)
+    rows[3] |= broken
+    assert main(["compare", files[0], write(tmp_path / "x.jsonl", rows), "--draws", "1000"]) == 4
+    assert "doc 3" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_logged_samples_of_lm_eval_are_read_and_paired_by_document(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pair = [write(tmp_path / f"{name}.jsonl", lm_eval_rows(right)) for name, right in (("a", 80), ("b", 70))]
+    assert main(["compare", *pair, "--draws", "1000"]) == 0
+    assert "left out: other" in capsys.readouterr().err
+    arms = report()["arms"]
+    assert [(arm["n"], arm["right"]) for arm in arms] == [(100, 80), (100, 70)]
+    lost = report()["items"]["lost"][0]
+    assert lost["prompt"] == "question 70?"
+    assert (lost["gold"], lost["reference"], lost["candidate"]) == ("yes", "yes", "no")

@@ -153,3 +153,54 @@ def test_no_task_is_one_line(project, tmp_path):
     home = copy_of(project, tmp_path)
     with open_run(home / "run") as folder, pytest.raises(ConfigError, match=r"eval\.tasks is empty"):
         stage.run(load(home, "eval.tasks=[]"), folder)
+
+
+def test_a_killed_evaluation_goes_on_where_it_stopped_and_keeps_its_measured_speed(project, tmp_path, monkeypatch):
+    from distill.errors import DistillError
+    from distill.providers.transformers import TransformersProvider
+
+    home, asked = copy_of(project, tmp_path), []
+    whole = TransformersProvider.ask
+
+    async def counted(self, requests):
+        if len(asked) == 2:
+            raise RuntimeError("the power went off")
+        asked.append(len(requests))
+        return await whole(self, requests)
+
+    arms = "eval.arms=[teacher, student]"
+    with open_run(home / "run") as folder:
+        monkeypatch.setattr(TransformersProvider, "ask", counted)
+        with pytest.raises((DistillError, RuntimeError)):
+            stage.run(load(home, arms), folder)
+        assert not folder.report_json.exists()
+        monkeypatch.setattr(TransformersProvider, "ask", lambda self, r: (asked.append(len(r)), whole(self, r))[1])
+        stage.run(load(home, arms), folder)
+        report = json.loads(folder.report_json.read_text())
+    assert sum(asked) == 24  # no item twice
+    assert report["arms"][1]["speed"]["answers"] == 24
+
+
+def test_calls_in_flight_at_the_same_time_are_timed_once(tmp_path):
+    import asyncio
+
+    from distill.providers import fake
+    from distill.providers._base import Context
+    from distill.records import Message, Request
+    from evals.timing import Timed
+
+    provider = fake.build(fake.Config(latency_s=0.2), Context())
+    timed = Timed(provider, tmp_path / "speed.json", "teacher", False)
+    requests = [Request((Message("user", str(n)),)) for n in range(5)]
+
+    async def together():
+        await asyncio.gather(*(timed.ask([request]) for request in requests))
+
+    asyncio.run(together())
+    timed.close()
+    assert timed.speed.answers == 5
+    assert 0.19 < timed.speed.seconds < 0.6  # not 1.0
+    again = Timed(provider, tmp_path / "speed.json", "teacher", False)
+    assert again.speed == timed.speed
+    other = fake.build(fake.Config(model="fake-2"), Context())
+    assert Timed(other, tmp_path / "speed.json", "teacher", False).speed is None  # another model, another speed
