@@ -95,7 +95,7 @@ class Prompts(Section):
     """Where the prompts come from."""
 
     path: str
-    """JSONL, CSV or Parquet file, relative to this configuration file."""
+    """JSONL, CSV, TSV or Parquet file, or a folder written by `datasets`, relative to this configuration file."""
     system: str = ""
     """System message, the same for every prompt. Constant text belongs here: engines then reuse its cache."""
     examples: tuple[Example, ...] = ()
@@ -350,6 +350,10 @@ class Release(Section):
     """One sentence for the model card: what the student is for."""
     languages: tuple[str, ...] = ()
     """Languages the student is meant for; default: those of the data."""
+    sign_key: str = ""
+    """PEM file of an elliptic-curve private key (P-256, P-384, P-521) that signs the bundle. Empty = not signed."""
+    sign_password_env: str = ""
+    """Name of the environment variable that holds the key's password. Empty = the key has none."""
     previous: str = ""
     """Folder of the release before this one: what changed is written down, and the student may not be worse than
     it by more than `eval.margin` on the items both answered (exit 20, or 21 when there are too few to tell)."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SHOWN = 5
 ROLES = get_args(Role)
+MOST_REPEATS, MOST_POWER = 1_000_000, 64
 
 
 class BadRow(ValueError):
@@ -175,9 +176,20 @@ def fill(row: dict[str, Any], template: str) -> str:
 @functools.cache
 def _environment() -> jinja2.Environment:
     from jinja2 import StrictUndefined
+    from jinja2.exceptions import SecurityError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+    class Environment(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            if max((abs(side) for side in (left, right) if isinstance(side, int)), default=0) > MOST_REPEATS:
+                raise SecurityError(f"{operator} with a number above {MOST_REPEATS:,} is not allowed")
+            if operator == "**" and isinstance(right, int) and right > MOST_POWER:
+                raise SecurityError(f"a power above {MOST_POWER} is not allowed")
+            return super().call_binop(context, operator, left, right)
+
+    return Environment(undefined=StrictUndefined, autoescape=False)
 
 
 @functools.lru_cache(maxsize=64)

@@ -110,9 +110,7 @@ def _csv(path: Path, delimiter: str) -> tuple[list[Row], Bad]:
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
-            names = next(reader, [])
-            if len(set(names)) < len(names) or "" in names:
-                raise DataError("the header has an empty or a repeated column name", where=f"{path}:1")
+            names = _header(reader, path)
             while True:
                 line = reader.line_num + 1
                 try:
@@ -125,6 +123,16 @@ def _csv(path: Path, delimiter: str) -> tuple[list[Row], Bad]:
                 _csv_row(names, values, line, rows, bad)
     finally:
         csv.field_size_limit(before)
+
+
+def _header(reader: Any, path: Path) -> list[str]:
+    try:
+        names = [_valid(name) for name in next(reader, [])]
+    except (csv.Error, ValueError) as error:
+        raise DataError(f"the header cannot be read: {error}", where=f"{path}:1") from None
+    if len(set(names)) < len(names) or "" in names:
+        raise DataError("the header has an empty or a repeated column name", where=f"{path}:1")
+    return names
 
 
 def _csv_row(names: list[str], values: list[str], line: int, rows: list[Row], bad: Bad) -> None:

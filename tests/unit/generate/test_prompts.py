@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distill import prompts
@@ -161,6 +161,8 @@ def test_a_conversation_is_used_as_it_is():
         "{{ items.append(1) }}",
         "{% include '/etc/passwd' %}",
         "{{ range(10 ** 9) | list }}",
+        "{{ prompt * 9999999999 }}",
+        "{{ 9 ** 9 ** 9 }}",
     ],
 )
 def test_a_template_cannot_reach_code_or_files_or_change_the_row(template):
@@ -222,3 +224,44 @@ def test_a_language_that_no_row_has_is_named(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", ROWS)
     with pytest.raises(DataError, match="no row in mt"):
         prompts.build(settings_of(lang_field="lang", languages=("en", "mt")), path, 0)
+
+
+PIECES = st.sampled_from(
+    [
+        b"id,prompt\n",
+        b'{"id": "a", "prompt": "x"}\n',
+        b"1,2\n",
+        b'"',
+        b",",
+        b"\n",
+        b"\r",
+        b"\x00",
+        b"\xff",
+        b"PAR1",
+        b"{",
+        b"]",
+    ]
+)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv", ".parquet"])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(PIECES | st.binary(max_size=8), max_size=8), on_error=st.sampled_from(["refuse", "skip"]))
+def test_no_file_makes_a_traceback(tmp_path, suffix, parts, on_error):
+    path = tmp_path / f"fuzz{suffix}"
+    path.write_bytes(b"".join(parts))
+    try:
+        built = prompts.scan(settings_of(on_error=on_error), path, 0)
+    except DataError as error:
+        assert "\n" not in str(error)
+        return
+    json.dumps([prompt.meta for prompt in built.prompts], ensure_ascii=False).encode("utf-8")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet="{}%|.-_()[]'\"abx10 ~*/:,", max_size=30))
+def test_no_template_makes_a_traceback(template):
+    try:
+        prompts.render({"a": "text", "b": 3, "x": [1, {"a": None}]}, "", template)
+    except (ConfigError, prompts.BadRow) as error:
+        assert str(error)
