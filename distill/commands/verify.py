@@ -18,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--into", type=Path, metavar="DIR", help="keep the unpacked archive in this new folder (default: not kept)"
     )
+    parser.add_argument(
+        "--key", type=Path, metavar="PEM", help="the signer's public key: the signature is checked, too"
+    )
     parser.epilog = (
         "exit codes: 0 sound; 6 damaged, incomplete or with extra files; 5 an archive that must not be unpacked"
     )
@@ -28,10 +31,11 @@ def main(args: argparse.Namespace) -> int:
     from distill.release import archive
 
     bundle: Path = args.bundle
+    key = _read_key(args.key) if args.key else None
     if bundle.is_dir():
         if args.into:
             raise ConfigError("--into is for archives", where=str(bundle))
-        return _check(bundle)
+        return _check(bundle, key)
     if not bundle.exists():
         raise ConfigError("no such bundle", where=str(bundle))
     if not archive.is_archive(bundle):
@@ -42,10 +46,10 @@ def main(args: argparse.Namespace) -> int:
         except FileExistsError:
             raise ConfigError("exists already; name a new folder", where=str(args.into)) from None
         archive.unpack(bundle, args.into)
-        return _check(_top(args.into))
+        return _check(_top(args.into), key)
     with tempfile.TemporaryDirectory(prefix="distill-verify-") as folder:
         archive.unpack(bundle, Path(folder))
-        return _check(_top(Path(folder)))
+        return _check(_top(Path(folder)), key)
 
 
 def _top(folder: Path) -> Path:
@@ -54,18 +58,27 @@ def _top(folder: Path) -> Path:
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder
 
 
-def _check(folder: Path) -> int:
+def _read_key(path: Path) -> bytes:
     from distill.release import verify_bundle
 
     try:
-        problems = verify_bundle.check(str(folder))
+        key = path.read_bytes()
+        verify_bundle.public_key(key)
+    except OSError as error:
+        raise ConfigError(f"cannot read the key: {error.strerror}", where=str(path)) from None
+    except ValueError as error:
+        raise ConfigError(f"not a usable public key: {error}", where=str(path)) from None
+    return key
+
+
+def _check(folder: Path, key: bytes | None) -> int:
+    from distill.release import verify_bundle
+
+    try:
+        problems = verify_bundle.check(str(folder), key)
     except verify_bundle.NotABundle as error:
         raise DataError("no SHA256SUMS in it: not a bundle", where=str(folder)) from error
     for problem in problems:
         print(problem.encode("ascii", "backslashreplace").decode())
-    if problems:
-        print(f"NOT SOUND: {len(problems)} problem(s)")
-        return IntegrityError.exit_code
-    files, _ = verify_bundle.walk(str(folder))
-    print(f"sound: {len(files)} files, each what it was when sealed")
-    return 0
+    print(f"{verify_bundle.verdict(str(folder), problems, key)} ({len(verify_bundle.walk(str(folder))[0])} files)")
+    return IntegrityError.exit_code if problems else 0

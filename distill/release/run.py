@@ -25,6 +25,7 @@ from distill.release import (
     record,
     scan,
     seal,
+    sign,
     verify_bundle,
 )
 
@@ -68,6 +69,8 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
             _compare(made, bundle, config)
         scan.refuse_leaks(bundle, [folder.path, base.path, config.resolve(".")])
         seal.seal(bundle)
+        if config.release.sign_key:
+            sign.sign(bundle, config.resolve(config.release.sign_key), config.release.sign_password_env)
     say(f"release: {final}")
     return [final]
 

@@ -5,6 +5,8 @@ This one file needs only Python (3.8 or newer). A copy lies in every bundle:
 
     python verify.py              checks the folder that verify.py is in
     python verify.py FOLDER       checks another folder
+    python verify.py --key PUBLIC.pem [FOLDER]
+                                  and checks the signature in model.sig with the signer's public key
 
 Exit code 0: sound. 6: not sound; each problem is one line. 2: cannot be checked.
 A copy inside a bundle can be exchanged together with the bundle: trust one that came another way.
@@ -12,7 +14,9 @@ A copy inside a bundle can be exchanged together with the bundle: trust one that
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import os
 import re
 import stat
@@ -22,6 +26,50 @@ SUMS = "SHA256SUMS"
 MAX_SUMS_BYTES = 16_000_000
 LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
 BLOCK = 1 << 20
+SIGNATURE = "model.sig"
+# Object identifier -> hash, then p, b, the generator's x and y, and its order (SEC 2; a is p - 3).
+CURVES: dict[str, tuple[str, int, int, int, int, int]] = {
+    "2a8648ce3d030107": (
+        "sha256",
+        2**256 - 2**224 + 2**192 + 2**96 - 1,
+        0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
+        0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
+        0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5,
+        0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+    ),
+    "2b81040022": (
+        "sha384",
+        2**384 - 2**128 - 2**96 + 2**32 - 1,
+        0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
+        0xAA87CA22BE8B05378EB1C71EF320AD746E1D3B628BA79B9859F741E082542A385502F25DBF55296C3A545E3872760AB7,
+        0x3617DE4A96262C6F5D9E98BF9292DC29F8F41DBD289A147CE9DA3113B5F0B8C00A60B1CE1D7E819D7A431D7C90EA0E5F,
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
+    ),
+    "2b81040023": (
+        "sha512",
+        2**521 - 1,
+        int(
+            "51953eb9618e1c9a1f929a21a0b68540eea2da725b99b315f3b8b489918ef109e156193951ec7e937b1652c0bd3bb1bf"
+            "073573df883d2c34f1ef451fd46b503f00",
+            16,
+        ),
+        int(
+            "c6858e06b70404e9cd9e3ecb662395b4429c648139053fb521f828af606b4d3dbaa14b5e77efe75928fe1dc127a2ffa8"
+            "de3348b3c1856a429bf97e7e31c2e5bd66",
+            16,
+        ),
+        int(
+            "11839296a789a3bc0045c8a5fb42c7d1bd998f54449579b446817afbd17273e662c97ee72995ef42640c550b9013fad0"
+            "761353c7086a272c24088be94769fd16650",
+            16,
+        ),
+        int(
+            "1fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffa51868783bf2f966b7fcc0148f709a"
+            "5d03bb5c9b8899c47aebb6fb71e91386409",
+            16,
+        ),
+    ),
+}
 
 
 class NotABundle(Exception):
@@ -107,8 +155,8 @@ def sha256(path: str) -> str:
     return digest.hexdigest()
 
 
-def check(folder: str, also: tuple[str, ...] = ()) -> list[str]:
-    """Every problem of the bundle in ``folder``, one line each; [] = sound. ``also``: names allowed beside the list."""
+def check(folder: str, key: bytes | None = None) -> list[str]:
+    """Every problem of the bundle in ``folder``, one line each; [] = sound. ``key``: the signer's public key (PEM)."""
     sums = os.path.join(folder, SUMS)
     if os.path.islink(sums) or not os.path.isfile(sums):
         raise NotABundle(f"{folder}: no {SUMS} file: not a bundle")
@@ -119,31 +167,148 @@ def check(folder: str, also: tuple[str, ...] = ()) -> list[str]:
     listed, problems = parse_sums(data)
     present, strange = walk(folder)
     problems += strange
-    for name in sorted(set(present) - set(listed) - {SUMS} - set(also)):
+    for name in sorted(set(present) - set(listed) - {SUMS, SIGNATURE}):
         problems.append(f"{name}: not listed in {SUMS}")
     for name, digest in sorted(listed.items()):
         if name not in present:
             problems.append(f"{name}: missing")
         elif sha256(os.path.join(folder, *name.split("/"))) != digest:
             problems.append(f"{name}: changed")
+    if key is not None:
+        problems += check_signature(folder, key, {**listed, SUMS: hashlib.sha256(data).hexdigest()})
     return problems
+
+
+# -- the signature: an in-toto statement in a DSSE envelope, as OpenSSF Model Signing writes it -----------------
+
+
+def check_signature(folder: str, key: bytes, hashes: dict[str, str]) -> list[str]:
+    """Problems of model.sig: it must be the key's signature of exactly these file hashes."""
+    try:
+        with open(os.path.join(folder, SIGNATURE), "rb") as file:
+            bundle = json.loads(file.read(MAX_SUMS_BYTES))
+        envelope = bundle["dsseEnvelope"]
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        kind = envelope["payloadType"].encode()
+        signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+        signature = base64.b64decode(envelope["signatures"][0]["sig"], validate=True)
+        if not ecdsa_holds(key, signature, signed):
+            return [f"{SIGNATURE}: not a signature by this key"]
+        found = {item["name"]: item["digest"] for item in json.loads(payload)["predicate"]["resources"]}
+    except FileNotFoundError:
+        return [f"{SIGNATURE}: missing: the bundle is not signed"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        return [f"{SIGNATURE}: damaged ({type(error).__name__})"]
+    differ = sorted(name for name in {*found, *hashes} if found.get(name) != hashes.get(name))
+    return [f"{SIGNATURE}: signed another {name}" for name in differ]
+
+
+def ecdsa_holds(pem: bytes, signature: bytes, message: bytes) -> bool:
+    """True when ``signature`` (DER) is the key's ECDSA signature of ``message`` (FIPS 186-5). Raises ValueError."""
+    (hash_name, p, _, gx, gy, n), x, y = public_key(pem)
+    body, rest = der(signature, 0x30)
+    first, tail = der(body, 0x02)
+    second, end = der(tail, 0x02)
+    r, s = int.from_bytes(first, "big"), int.from_bytes(second, "big")
+    if rest or end or not (0 < r < n and 0 < s < n):
+        return False
+    digest = hashlib.new(hash_name, message).digest()
+    e = int.from_bytes(digest, "big") >> max(0, 8 * len(digest) - n.bit_length())
+    w = pow(s, -1, n)
+    point = add(times(e * w % n, (gx, gy), p), times(r * w % n, (x, y), p), p)
+    return point is not None and point[0] % n == r
+
+
+def public_key(pem: bytes) -> tuple[tuple[str, int, int, int, int, int], int, int]:
+    """(curve, x, y) of a PEM public key on one of CURVES. Raises ValueError."""
+    found = re.search(rb"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----", pem)
+    if not found:
+        raise ValueError("not a PEM public key")
+    info, _ = der(base64.b64decode(b"".join(found.group(1).split())), 0x30)
+    algorithm, bits = der(info, 0x30)
+    curve = CURVES.get(der(der(algorithm, 0x06)[1], 0x06)[0].hex())
+    point = der(bits, 0x03)[0]
+    if curve is None or point[:2] != b"\x00\x04":
+        raise ValueError("not an elliptic-curve key on P-256, P-384 or P-521")
+    size = (len(point) - 2) // 2
+    x, y = int.from_bytes(point[2 : 2 + size], "big"), int.from_bytes(point[2 + size :], "big")
+    p, b = curve[1], curve[2]
+    if not (0 <= x < p and 0 <= y < p) or (y * y - x * x * x + 3 * x - b) % p:
+        raise ValueError("the key is not a point of its curve")
+    return curve, x, y
+
+
+def der(data: bytes, tag: int) -> tuple[bytes, bytes]:
+    """(content, what follows) of a DER element with this tag. Raises ValueError."""
+    if len(data) < 2 or data[0] != tag:
+        raise ValueError("unexpected element")
+    length, start = data[1], 2
+    if length & 0x80:
+        start += length & 0x7F
+        length = int.from_bytes(data[2:start], "big")
+    if start > 6 or len(data) < start + length:
+        raise ValueError("cut short")
+    return data[start : start + length], data[start + length :]
+
+
+def add(one: tuple[int, int] | None, two: tuple[int, int] | None, p: int) -> tuple[int, int] | None:
+    """Sum of two points of a curve with a = -3; None is the point at infinity."""
+    if one is None or two is None:
+        return two if one is None else one
+    (x1, y1), (x2, y2) = one, two
+    if x1 == x2 and (y1 + y2) % p == 0:
+        return None
+    slope = (3 * x1 * x1 - 3) * pow(2 * y1, -1, p) if one == two else (y2 - y1) * pow(x2 - x1, -1, p)
+    x3 = (slope * slope - x1 - x2) % p
+    return x3, (slope * (x1 - x3) - y1) % p
+
+
+def times(factor: int, point: tuple[int, int], p: int) -> tuple[int, int] | None:
+    """A multiple of a point. Not in constant time: only public values pass here."""
+    total: tuple[int, int] | None = None
+    step: tuple[int, int] | None = point
+    while factor:
+        if factor & 1:
+            total = add(total, step, p)
+        step = add(step, step, p)
+        factor >>= 1
+    return total
 
 
 def main(argv: list[str]) -> int:
     """Check the folder named in ``argv`` (default: the one this file is in) and return the exit code."""
-    if len(argv) > 2 or (len(argv) == 2 and argv[1].startswith("-")):
+    words, key = argv[1:], None
+    if words[:1] == ["--key"] and len(words) > 1:
+        try:
+            with open(words[1], "rb") as file:
+                key = file.read(MAX_SUMS_BYTES)
+            public_key(key)
+        except (OSError, ValueError) as error:
+            sys.stderr.write(f"verify: {words[1]}: {error}\n")
+            return 2
+        words = words[2:]
+    if len(words) > 1 or (words and words[0].startswith("-")):
         sys.stdout.write(__doc__ or "")
-        return 0 if argv[1:] in (["-h"], ["--help"]) else 2
-    folder = argv[1] if len(argv) == 2 else os.path.dirname(os.path.abspath(__file__))
+        return 0 if words in (["-h"], ["--help"]) else 2
+    folder = words[0] if words else os.path.dirname(os.path.abspath(__file__))
     try:
-        problems = check(folder)
+        problems = check(folder, key)
     except (NotABundle, OSError) as error:
         sys.stderr.write(f"verify: {error}\n")
         return 2
-    verdict = f"NOT SOUND: {len(problems)} problem(s)" if problems else "sound: nothing changed since the seal"
-    for line in [*problems, verdict]:
+    for line in [*problems, verdict(folder, problems, key)]:
         sys.stdout.write(line.encode("ascii", "backslashreplace").decode() + "\n")
     return 6 if problems else 0
+
+
+def verdict(folder: str, problems: list[str], key: bytes | None) -> str:
+    """The last line: sound or not, and whether a signature was checked."""
+    if problems:
+        return f"NOT SOUND: {len(problems)} problem(s)"
+    if key is not None:
+        return "sound: nothing changed since the seal, and the signature is the key's"
+    signed = os.path.isfile(os.path.join(folder, SIGNATURE))
+    return "sound: nothing changed since the seal" + ("; signature not checked: give --key" if signed else "")
 
 
 if __name__ == "__main__":

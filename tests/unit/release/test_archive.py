@@ -214,7 +214,7 @@ def test_a_good_archive_unpacks_to_the_same_files_and_verifies(bundle, tmp_path,
         with tarfile.open(out, "w", format=tarfile.GNU_FORMAT) as made:
             made.add(bundle, arcname="./acme-1.0")
     assert main(["verify", str(out), "--into", str(tmp_path / "new")]) == 0
-    assert "sound: 4 files" in capsys.readouterr().out
+    assert "(4 files)" in capsys.readouterr().out
     assert verify_bundle.check(str(tmp_path / "new" / "acme-1.0")) == []
     assert main(["verify", str(out)]) == 0
     assert main(["verify", str(out), "--into", str(tmp_path / "new")]) == 2  # never into a folder that exists

@@ -161,7 +161,7 @@ def test_the_verify_tool_imports_nothing_but_the_standard_library():
 
 def test_the_command_says_sound_or_names_the_file(bundle, capsys):
     assert main(["verify", str(bundle)]) == 0
-    assert "sound: 7 files" in capsys.readouterr().out
+    assert "(7 files)" in capsys.readouterr().out
     (bundle / "README.md").write_bytes(b"other")
     assert main(["verify", str(bundle)]) == 6
     assert "README.md: changed" in capsys.readouterr().out
