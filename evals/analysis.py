@@ -65,11 +65,7 @@ class Question:
 def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
     """The report as JSON values. Raises DataError when the arms did not answer the same items."""
     samples = aligned({arm.name: arm.samples for arm in arms})
-    position = {arm.name: {(s.task, s.id): i for i, s in enumerate(arm.samples)} for arm in arms}
-    costs = {
-        arm.name: [arm.costs[position[arm.name][s.task, s.id]] for s in samples[arm.name]] if arm.costs else None
-        for arm in arms
-    }
+    costs = {arm.name: _costs_of(arm, samples[arm.name]) for arm in arms}
     first = samples[question.reference]
     clusters = [f"{s.task}\x1f{s.cluster}" for s in first]
     columns: dict[str, Any] = {f"score:{name}": [s.correct for s in rows] for name, rows in samples.items()}
@@ -103,19 +99,33 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         "sets": [],
         "items": fidelity.listed(samples[question.candidate], first, question.examples),
         "power": _power(pairs, question, len(set(clusters)), len(first)),
-        "method": {
-            "metric": "accuracy" if all(s.correct in (0, 1) for rows in samples.values() for s in rows) else "score",
-            "items": len(first),
-            "clusters": len(set(clusters)),
-            "confidence": stats.CONFIDENCE,
-            "draws": question.draws,
-            "seed": question.seed,
-            "chance": question.chance,
-        },
+        "method": _method(samples, clusters, question),
     }
     report |= question.extra
     report["verdict"] = verdict(report)
     return report
+
+
+def _costs_of(arm: Arm, samples: Sequence[Sample]) -> list[float] | None:
+    """The arm's costs in the order of ``samples``."""
+    if arm.costs is None:
+        return None
+    found = {(s.task, s.id): cost for s, cost in zip(arm.samples, arm.costs, strict=True)}
+    return [found[s.task, s.id] for s in samples]
+
+
+def _method(samples: Mapping[str, Sequence[Sample]], clusters: Sequence[str], question: Question) -> dict[str, Any]:
+    """How many items, and how the intervals were made."""
+    binary = all(s.correct in (0, 1) for rows in samples.values() for s in rows)
+    return {
+        "metric": "accuracy" if binary else "score",
+        "items": len(clusters),
+        "clusters": len(set(clusters)),
+        "confidence": stats.CONFIDENCE,
+        "draws": question.draws,
+        "seed": question.seed,
+        "chance": question.chance,
+    }
 
 
 def _arm(

@@ -87,15 +87,7 @@ def ask(
     module = plugins.load("distill.providers", settings.kind)
     provider = Timed(module.build(settings, Context(folder=desk.folder)), desk.speeds, arm.name, held)
     try:
-        able = provider.capabilities
-        requests = [
-            replace(
-                q.request,
-                choices=q.request.choices if held and able.choices else (),
-                top_logprobs=1 if confidence and able.top_logprobs else 0,
-            )
-            for q in questions
-        ]
+        requests = _requests(questions, provider, held, confidence)
         price = costs.price_of(settings)
         title = f"eval {arm.name}"
         outcomes = ask_all(provider, requests, store, title=title, price=price, max_cost_eur=desk.max_cost_eur)
@@ -110,6 +102,16 @@ def ask(
         speed=provider.speed,
     )
     return _priced(answered, price, desk.serving if settings.kind == "transformers" else desk.remote)
+
+
+def _requests(questions: Sequence[Exam], provider: Timed, held: bool, confidence: bool) -> list[Request]:
+    """What is asked, as far as the engine can do it."""
+    able = provider.capabilities
+    top = 1 if confidence and able.top_logprobs else 0
+    return [
+        replace(q.request, choices=q.request.choices if held and able.choices else (), top_logprobs=top)
+        for q in questions
+    ]
 
 
 def _priced(arm: Arm, price: Any, serving: Serving | None) -> Arm:

@@ -79,7 +79,8 @@ def publish(report: dict[str, Any], json_path: Path, html_path: Path) -> None:
 
 def _question(config: RunConfig, folder: RunFolder, found: Sequence[Arm], questions: Sequence[Exam]) -> Question:
     names = [arm.name for arm in found]
-    candidate = "student" if "student" in names else names[-1]
+    models = [n for n in names if not n.startswith(("baseline", "alternative"))]
+    candidate = "student" if "student" in names else (models or names)[-1]
     reference = "teacher" if "teacher" in names else names[0]
     if candidate == reference:
         raise ConfigError("eval.arms needs two systems to compare", next="eval.arms: [teacher, student]")
@@ -112,20 +113,10 @@ def _extra(
     own, api = _per_request(found[candidate]), _per_request(found[reference])
     bill = one_off(config, folder, found[reference].price is not None)
     speed = found[candidate].speed
-    tasks = {q.config.title: q for q in questions}
     return {
         "kind": "run",
         "name": config.name,
-        "sets": [
-            {
-                "name": title,
-                "kind": q.config.kind,
-                "items": sum(x.config.title == title for x in questions),
-                "licence": q.config.licence,
-                "choices": list(q.config.choices or ()),
-            }
-            for title, q in tasks.items()
-        ],
+        "sets": _sets(questions),
         "economics": {
             "eur_per_hour": serving.eur_per_hour,
             "utilisation": serving.utilisation,
@@ -140,6 +131,20 @@ def _extra(
         },
         "gate": config.eval.gate,
     }
+
+
+def _sets(questions: Sequence[Exam]) -> list[dict[str, Any]]:
+    """What was asked: name, kind, items, licence, legal answers."""
+    return [
+        {
+            "name": title,
+            "kind": q.config.kind,
+            "items": sum(x.config.title == title for x in questions),
+            "licence": q.config.licence,
+            "choices": list(q.config.choices or ()),
+        }
+        for title, q in {q.config.title: q for q in questions}.items()
+    ]
 
 
 def _per_request(arm: Arm) -> float | None:

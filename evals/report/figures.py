@@ -131,35 +131,31 @@ def differences(report: Mapping[str, Any]) -> Markup:
     body = [f'<rect {band} class="band"/>']
     for v in ticks(low, high):
         body.append(line(x(v), top, x(v), bottom, "zero" if v == 0 else "grid"))
-        body.append(text(x(v), bottom + 19, f"{100 * v:+.0f}".replace("-", "\u2212") if v else "0", "tick", "middle"))
+        body.append(text(x(v), bottom + 19, f"{100 * v:+g}".replace("-", "\u2212") if v else "0", "tick", "middle"))
     body.append(text(x(0) - 6, top - 9, "the other is better", "note", "end"))
     body.append(text(x(0) + 6, top - 9, f"{own} is better", "note"))
     for number, pair in enumerate(pairs):
-        y = top + row * (number + 0.5)
-        d, role = pair["difference"], role_of(report, pair["other"])
-        if d["low"] is not None and d["high"] is not None:
-            body.append(line(x(d["low"]), y, x(d["high"]), y, f"whisker {role}"))
-        body.append(mark(x(d["value"]), y, role))
-        body.append(text(left - 12, y + 4, short(arms[pair["other"]]), "label", "end"))
-        prefix, place = f"pairs.{number}.difference", f'x="{right + 14:.1f}" y="{y + 4:.1f}" class="value"'
-        parts = (shown(report, f"{prefix}.{k}", "points", "tspan") for k in ("value", "low", "high"))
-        body.append("<text {}>{} [{}, {}]</text>".format(place, *parts))
-    body.append(
-        text(
-            (left + right) / 2,
-            bottom + 40,
-            f"{own} minus the other, in points of {report['method']['metric']}; shaded: the margin",
-            "axis",
-            "middle",
-        )
-    )
-    return svg(
-        "fig-pairs",
-        "Paired differences",
-        "The candidate minus each other system on the same items, with 95 % intervals.",
-        bottom + 50,
-        body,
-    )
+        name = short(arms[pair["other"]])
+        body += _difference_row(report, number, name, x, (left, top + row * (number + 0.5), right))
+    axis = f"{own} minus the other, in points of {report['method']['metric']}; shaded: the margin"
+    body.append(text((left + right) / 2, bottom + 40, axis, "axis", "middle"))
+    words = "The candidate minus each other system on the same items, with 95 % intervals."
+    return svg("fig-pairs", "Paired differences", words, bottom + 50, body)
+
+
+def _difference_row(
+    report: Mapping[str, Any], number: int, name: str, x: Any, place: tuple[float, float, float]
+) -> list[str]:
+    """Name, whisker, mark and numbers of one pair; ``place`` is (left, height, right)."""
+    left, y, right = place
+    pair = report["pairs"][number]
+    d, role = pair["difference"], role_of(report, pair["other"])
+    numbers = (shown(report, f"pairs.{number}.difference.{k}", "points", "tspan") for k in ("value", "low", "high"))
+    at = f'x="{right + 14:.1f}" y="{y + 4:.1f}" class="value"'
+    body = [text(left - 12, y + 4, name, "label", "end"), "<text {}>{} [{}, {}]</text>".format(at, *numbers)]
+    if d["low"] is not None and d["high"] is not None:
+        body.append(line(x(d["low"]), y, x(d["high"]), y, f"whisker {role}"))
+    return [*body, mark(x(d["value"]), y, role)]
 
 
 def slices(report: Mapping[str, Any], key: str, names: Sequence[str]) -> Markup:

@@ -204,3 +204,26 @@ def test_calls_in_flight_at_the_same_time_are_timed_once(tmp_path):
     assert again.speed == timed.speed
     other = fake.build(fake.Config(model="fake-2"), Context())
     assert Timed(other, tmp_path / "speed.json", "teacher", False).speed is None  # another model, another speed
+
+
+def test_a_further_system_is_judged_beside_the_student(project, tmp_path):
+    home = copy_of(project, tmp_path)
+    with open_run(home / "run") as folder:
+        stage.run(
+            load(home, "eval.arms=[teacher, base_forced]", "eval.alternatives=[{kind: fake, model: cheap}]"), folder
+        )
+        arms = {arm["name"]: arm for arm in json.loads(folder.report_json.read_text())["arms"]}
+    assert arms["alternative-1"]["label"] == "cheap"
+    assert arms["alternative-1"]["held"] is True
+    assert arms["alternative-1"]["outcome"] in ("pass", "fail", "inconclusive")
+
+
+def test_items_that_cannot_be_read_are_one_line_before_anything_is_asked(project, tmp_path):
+    from distill.errors import DataError
+
+    home = copy_of(project, tmp_path)
+    (home / "test.jsonl").write_text('{"id": "1", "package": "p", "lang": "en", "text": "x"}\n')
+    with open_run(home / "run") as folder:
+        with pytest.raises(DataError, match="label"):
+            stage.run(load(home), folder)
+        assert not folder.eval.exists()
