@@ -47,7 +47,7 @@ def inputs(config: RunConfig) -> list[Path]:
 
 
 def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
-    """Ask, judge, split, write. Raises DataError, TooManyRejected, and what the teacher raises."""
+    """Ask, judge, split, write. Raises Refused, DataError, TooManyRejected, and what the teacher raises."""
     gates.check(config)  # licence and region, before anything is loaded or sent
     built = prompts.scan(config.prompts, config.resolve(config.prompts.path), config.seed)
     provider = plugins.load("distill.providers", config.teacher.kind).build(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ def write_prompts(path: Path, count: int = 40) -> None:
 def work(tmp_path):
     """A folder with prompts.jsonl, and a function that loads a configuration with some values changed."""
     write_prompts(tmp_path / "prompts.jsonl")
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student/README.md").write_text("---\nlicense: apache-2.0\n---\n")
 
     def load(**sections) -> configuration.RunConfig:
         values = {
@@ -358,7 +361,9 @@ def test_signals_that_the_teacher_cannot_give_are_refused_before_asking(work):
 def test_the_real_teacher_on_this_machine_gives_signals_the_reader_understands(work, tiny_teacher):
     tmp_path, load = work
     write_prompts(tmp_path / "prompts.jsonl", 4)
-    teacher = {"kind": "transformers", "model": f"path:{tiny_teacher}", "batch_size": 2}
+    shutil.copytree(tiny_teacher, tmp_path / "teacher")
+    shutil.copy(tmp_path / "student/README.md", tmp_path / "teacher")
+    teacher = {"kind": "transformers", "model": "path:teacher", "batch_size": 2}
     load(generate={"signals_top_k": 8, "max_new_tokens": 5}, prompts={"choices": ["mail", "web"]})
     values = json.loads((tmp_path / "c.yaml").read_text())
     (tmp_path / "c.yaml").write_text(json.dumps({**values, "teacher": teacher}))
