@@ -174,6 +174,17 @@ class Adapter(Section):
     """Module names, or `all-linear`."""
 
 
+class StudentPrompt(Section):
+    """A shorter prompt for the student: what the long one says is learnt (Snell et al. 2022, arXiv 2209.15189)."""
+
+    system: str = ""
+    """System message of the student."""
+    examples: tuple[Example, ...] = ()
+    """Worked examples of the student."""
+    template: str | None = None
+    """Jinja template of its user message; default: `prompts.template`."""
+
+
 class Student(Section):
     """The model that will be yours."""
 
@@ -183,6 +194,8 @@ class Student(Section):
     """Low-rank adapter, or all weights."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where the processor multiplies it natively, else float32."""
+    prompt: StudentPrompt | None = None
+    """How the student is asked, in training, in the evaluation and by its users. Default: as the teacher is."""
     max_length: Annotated[int, Field(ge=8)] = 1024
     """Longest row in tokens. A longer row is dropped and counted, never cut."""
 
@@ -410,6 +423,23 @@ class RunConfig(Section):
     """What the student is for, and where prompts may go."""
 
     _folder: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def _one_prompt_where_the_teacher_reads_the_student(self) -> RunConfig:
+        if self.student.prompt is not None and self.train.method not in ("sft", "offline_topk"):
+            raise ValueError(
+                f"student.prompt differs from the teacher's, and train.method {self.train.method!r} lets the teacher "
+                "score the student's own prompt; use sft or offline_topk, or leave student.prompt out"
+            )
+        return self
+
+    def student_prompts(self) -> Prompts:
+        """`prompts`, as the student is asked."""
+        own = self.student.prompt
+        if own is None:
+            return self.prompts
+        template = self.prompts.template if own.template is None else own.template
+        return self.prompts.model_copy(update={"system": own.system, "examples": own.examples, "template": template})
 
     def resolve(self, path: str) -> Path:
         """A path of this file as an absolute path (relative paths start at the configuration file)."""

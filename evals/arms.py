@@ -31,8 +31,12 @@ LABELS = {
 }
 
 
-def answered(config: RunConfig, folder: RunFolder, questions: Sequence[Exam]) -> list[Arm]:
-    """Every configured arm with its answers, in the configured order."""
+def answered(config: RunConfig, folder: RunFolder, questions: Sequence[Exam], students: Sequence[Exam]) -> list[Arm]:
+    """Every configured arm with its answers, in the configured order.
+
+    ``students``: the same items as the student is asked them. Before and after training differ in the weights alone,
+    so the untouched student reads them too.
+    """
     from distill.query.store import Store
 
     desk = Desk(
@@ -46,7 +50,7 @@ def answered(config: RunConfig, folder: RunFolder, questions: Sequence[Exam]) ->
     with Store(folder.db) as store:
         for name in dict.fromkeys(config.eval.arms):
             if name == "baseline":
-                found += humble(config, folder, questions)
+                found += humble(config, folder, students)
                 continue
             if name == "base_forced" and not all(q.request.choices for q in questions):
                 say("eval base_forced: left out, the task has no list of legal answers")
@@ -54,7 +58,8 @@ def answered(config: RunConfig, folder: RunFolder, questions: Sequence[Exam]) ->
             held = name in ("base_forced", "teacher")
             settings = _settings(name, config, folder)
             arm = Arm(name, LABELS[name], ())
-            found.append(ask(arm, settings, questions, store, desk, held=held, confidence=name == "student"))
+            mine = questions if name == "teacher" else students
+            found.append(ask(arm, settings, mine, store, desk, held=held, confidence=name == "student"))
             right = sum(s.correct for s in found[-1].samples) / len(questions)
             say(f"eval {name}: {percent(right)}")
         for number, other in enumerate(config.eval.alternatives, start=1):

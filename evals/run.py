@@ -42,11 +42,11 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         raise ConfigError(
             "eval.tasks is empty", next="name a task: eval.tasks: [{kind: classification, path: test.jsonl}]"
         )
-    questions = exams(
-        config.eval.tasks, config.prompts, config.generate.max_new_tokens, config.resolve("."), config.seed
-    )
+    base, tokens = config.resolve("."), config.generate.max_new_tokens
+    questions = exams(config.eval.tasks, config.prompts, tokens, base, config.seed)
+    students = exams(config.eval.tasks, config.student_prompts(), tokens, base, config.seed)
     announce(questions, config.eval.margin)
-    found = arms.answered(config, folder, questions)
+    found = arms.answered(config, folder, questions, students)
     for arm in found:
         facts = {"arm": arm.name, "model": arm.model, "held": arm.held, "speed": arm.speed and arm.speed.as_dict()}
         samples.write(folder.eval / f"{arm.name}.parquet", arm.samples, facts)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from distill.config import RunConfig
     from distill.providers._base import Provider
     from distill.query.ask import Outcome
-    from distill.records import Prompt
+    from distill.records import Message, Prompt
 
 VERSION = 1
-SETTINGS = ("seed", "prompts", "teacher", "generate", "policy")
+SETTINGS = ("seed", "prompts", "teacher", "generate", "student", "policy")
 AFTER: tuple[str, ...] = ()
 
 
@@ -133,7 +133,7 @@ def _candidate(item: Asked, config: RunConfig) -> dict[str, Any]:
         "sample": item.request.sample,
         "cluster": item.prompt.cluster,
         "lang": item.prompt.lang,
-        "messages": [{"role": m.role, "content": m.content} for m in item.prompt.messages],
+        "messages": [{"role": m.role, "content": m.content} for m in _students_messages(item.prompt, config)],
         "answer": answer,
         "reasoning": completion.reasoning,
         "finish": completion.finish,
@@ -142,6 +142,14 @@ def _candidate(item: Asked, config: RunConfig) -> dict[str, Any]:
         "request_key": item.outcome.key,
         "meta": item.prompt.meta,
     }
+
+
+def _students_messages(prompt: Prompt, config: RunConfig) -> tuple[Message, ...]:
+    """The question as the student will read it: the data set is the student's."""
+    if config.student.prompt is None:
+        return prompt.messages
+    own = config.student_prompts()
+    return prompts.render(prompt.meta, own.system, own.template, own.examples)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
