@@ -25,5 +25,5 @@ def seal(bundle: Path) -> None:
     problems = verify_bundle.check(str(bundle))
     assert not problems, problems
     for path in sorted(bundle.rglob("*"), reverse=True):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+        path.chmod(0o700 if path.is_dir() else 0o600)
         os.utime(path, (TIME, TIME))

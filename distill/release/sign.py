@@ -41,7 +41,7 @@ def sign(bundle: Path, key: Path, password_env: str) -> None:
     plain = hashing.Config().set_ignored_paths(paths=[signature], ignore_git_paths=False)
     signer = signing.Config().use_elliptic_key_signer(private_key=key, password=password)
     signer.set_hashing_config(plain).sign(bundle, signature)
-    signature.chmod(0o644)
+    signature.chmod(0o600)
     os.utime(signature, (TIME, TIME))
     if problems := verify_bundle.check(str(bundle), public):
         raise IntegrityError(f"the fresh signature does not hold: {problems[0]}", where=str(signature))

@@ -107,7 +107,7 @@ def test_another_directory_locale_umask_and_time_give_the_same_bytes(made, tmp_p
     second = contents(folder.release / "sorter-0.1.0")
     assert first == second
     modes = {f.stat().st_mode & 0o777 for f in (folder.release / "sorter-0.1.0").rglob("*") if f.is_file()}
-    assert modes == {0o644}
+    assert modes == {0o600}
 
 
 def test_a_bfloat16_base_stays_within_its_tolerance(tmp_path):
