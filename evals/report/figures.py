@@ -27,7 +27,7 @@ NAMES = {
 
 def short(arm: Mapping[str, Any]) -> str:
     """A name that fits beside a mark."""
-    name = NAMES.get(arm["name"], arm["label"])
+    name = arm["label"] if arm["label"] == arm["name"] else NAMES.get(arm["name"], arm["label"])
     return name if len(name) <= 30 else name[:29] + "…"
 
 
@@ -52,7 +52,6 @@ def quality_and_cost(report: Mapping[str, Any]) -> Markup:
     body += [*grid, text(LEFT - 50, TOP - 10, report["method"]["metric"], "axis")]
     places = _unpriced_places(unpriced, start, edge, bool(priced))
     labels = Labels(LEFT, WIDTH - 4)
-    body += _margin_line(report, low, high, y, edge, labels)
     if priced:
         costs = [v for a in priced for v in (a["cost"]["per_1000_requests"][k] for k in ("low", "value", "high")) if v]
         x = log_axis(min(costs), max(costs), LEFT + 14, right - 14)
@@ -62,6 +61,8 @@ def quality_and_cost(report: Mapping[str, Any]) -> Markup:
         places += [(arm, x(arm["cost"]["per_1000_requests"]["value"])) for arm in priced]
     for arm, at in places:
         labels.keep_free(at, y(arm["accuracy"]["value"]))
+    body += _margin_line(report, low, high, y, edge, labels)
+    for arm, at in places:
         body += _accuracy_mark(arm["accuracy"], at, y, role_of(report, arm["name"]))
     body += [labels.place(at, y(arm["accuracy"]["value"]), short(arm)) for arm, at in places]
     facts = "; ".join(f"{a['label']}: {100 * a['accuracy']['value']:.1f} %" for a in arms)
@@ -85,8 +86,13 @@ def _margin_line(report: Mapping[str, Any], low: float, high: float, y: Any, edg
     limit = reference["accuracy"]["value"] - report["margin"]
     if not low <= limit <= high:
         return []
-    labels.taken.append((LEFT, y(limit) - 18, LEFT + 6.5 * len(MARGIN), y(limit) + 2))
-    return [line(LEFT, y(limit), edge, y(limit), "margin"), text(LEFT + 6, y(limit) - 6, MARGIN, "note")]
+    width = 6.3 * len(MARGIN)
+    spots = [
+        (start, y(limit) - 18, start + width, y(limit) + 2) for start in (LEFT + 6, (edge - width) / 2, edge - width)
+    ]
+    box = next((spot for spot in spots if labels.free(spot)), spots[0])
+    labels.taken.append(box)
+    return [line(LEFT, y(limit), edge, y(limit), "margin"), text(box[0], y(limit) - 6, MARGIN, "note")]
 
 
 def _cost_whisker(report: Mapping[str, Any], arm: Mapping[str, Any], x: Any, y: Any) -> str:

@@ -60,6 +60,10 @@ class Labels:
         """No label may cover this point."""
         self.taken.append((x - half, y - half, x + half, y + half))
 
+    def free(self, box: tuple[float, float, float, float]) -> bool:
+        """Nothing is there yet; box is (left, top, right, bottom)."""
+        return not any(_overlap(box, other) for other in self.taken)
+
     def place(self, x: float, y: float, content: str) -> str:
         """A label beside (x, y), at the first place that is free."""
         width = 6.7 * len(content)
@@ -69,7 +73,7 @@ class Labels:
         ):  # fmt: skip
             start = x + dx - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
             box = (start, y + dy - 11, start + width, y + dy + 3)
-            if box[0] >= self.left and box[2] <= self.right and not any(_overlap(box, other) for other in self.taken):
+            if box[0] >= self.left and box[2] <= self.right and self.free(box):
                 break
         self.taken.append(box)
         return text(x + dx, y + dy, content, "label", anchor)
