@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from distill.artifacts import RunFolder
+    from distill.config import Train
     from distill.train.student import Loaded
 
 
-def write(folder: RunFolder, student: Loaded, base_name: str, facts: dict[str, Any]) -> list[Path]:
-    """Write ``student/`` in one rename and return what the stage wrote. No path of this machine gets into it."""
+def write(folder: RunFolder, student: Loaded, base_name: str, facts: dict[str, Any]) -> None:
+    """Write ``student/`` in one rename. No path of this machine gets into it."""
     adapter = hasattr(student.model, "get_base_model")
     with artifacts.new_folder(folder.student) as path:
         if adapter:
@@ -34,7 +35,19 @@ def write(folder: RunFolder, student: Loaded, base_name: str, facts: dict[str, A
         _forget_paths(path)
         text = json.dumps(facts | {"adapter": adapter, "peak_rss_mb": peak_rss_mb()}, indent=2, sort_keys=True)
         (path / "student.json").write_text(text + "\n", "utf-8")
-    return [folder.student, folder.metrics]
+
+
+def outcome(settings: Train, measured: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Method, loss, and the held-out loss before and after."""
+    before, after = measured.get("0", {}), measured.get(str(steps), {})
+    return {
+        "method": settings.method,
+        "loss": {"sft": "cross_entropy", "cross_tokenizer": settings.align}.get(settings.method, settings.loss.kind),
+        "holdout_before": before,
+        "holdout_after": after,
+        "holdout_loss_before": before.get("holdout_loss"),
+        "holdout_loss_after": after.get("holdout_loss"),
+    }
 
 
 def peak_rss_mb() -> int:

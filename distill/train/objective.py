@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 FLOOR = -1e4  # log-probability that stands for a probability of 0: finite, so that losses need no special case
 TAIL_FLOOR = 1e-9  # least mass of the tail bucket
-CHUNK_BYTES = 32 << 20  # one float32 array of a chunk, when the chunk is chosen here
+CHUNK_BYTES = 64 << 20  # one float32 array of a chunk: the head's matrix is read once per chunk
+BLOCK_BYTES = 2 << 20  # ... of a block: what fits a processor's cache while the softmax passes go over it
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,20 @@ class Head:
 
 
 class Teacher(Protocol):
-    """Where a chunk's teacher distribution comes from."""
+    """Where the teacher's distribution comes from."""
+
+    def chunk(self, rows: slice) -> Chunk:
+        """The teacher of these positions."""
+
+
+class Chunk(Protocol):
+    """The teacher of one chunk of positions."""
 
     def slope(self, logits_nV: Tensor, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
-        """(divergence [n], d divergence / d (logits / T) [n, V]); ``logits_nV`` is student logits / T."""
+        """(divergence [n], d divergence / d (logits / T) [n, V]) of some rows of the chunk.
+
+        ``logits_nV`` is student logits / T and is not changed.
+        """
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,10 @@ class Recipe:
     def chunk(self, vocab: int) -> int:
         """Positions per chunk for a vocabulary."""
         return self.chunk_tokens or max(16, CHUNK_BYTES // (4 * vocab))
+
+    def block(self, logits_nV: Tensor) -> int:
+        """Positions per block: few on a processor with caches, all of the chunk on an accelerator."""
+        return logits_nV.shape[0] if logits_nV.is_cuda else max(1, BLOCK_BYTES // (4 * logits_nV.shape[1]))
 
     def divergence(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """(divergence [n], slope) of two log-probability tensors: the loss's own gradient, or autograd's."""
@@ -87,12 +102,21 @@ class LiveTeacher:
     hidden_NE: Tensor
     head: Head
 
+    def chunk(self, rows: slice) -> LiveChunk:
+        return LiveChunk(self.head.logits(self.hidden_NE[rows]))
+
+
+@dataclass(frozen=True)
+class LiveChunk:
+    """Teacher logits of one chunk."""
+
+    logits_nW: Tensor
+
     def slope(self, logits_nV: Tensor, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
-        teacher_nV = self.head.logits(self.hidden_NE[rows])[:, : logits_nV.shape[1]].div_(recipe.temperature)
-        teacher_nV = torch.log_softmax(teacher_nV, -1).clamp_(min=FLOOR)
+        teacher_nV = self.logits_nW[rows, : logits_nV.shape[1]]
+        teacher_nV = torch.log_softmax(teacher_nV if recipe.temperature == 1 else teacher_nV / recipe.temperature, -1)
         student_nV = torch.log_softmax(logits_nV, -1)
         value_n, slope_nV = recipe.divergence(student_nV, teacher_nV)
-        del teacher_nV
         total_n1 = slope_nV.sum(-1, keepdim=True)
         return value_n, slope_nV.addcmul_(student_nV.exp_(), total_n1, value=-1)
 
@@ -107,6 +131,9 @@ class StoredTeacher:
     """`tail`: one more bucket holds the mass outside the k. `renormalise`: the k are the whole distribution
     (also right for sampled targets, whose weights sum to 1)."""
     temperature: float = 1.0
+
+    def chunk(self, rows: slice) -> StoredTeacher:
+        return StoredTeacher(self.ids_NK[rows], self.logprobs_NK[rows], self.missing, self.temperature)
 
     def slope(self, logits_nV: Tensor, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
         ids_nK, stored_nK = self.ids_NK[rows], self.logprobs_NK[rows].float()
@@ -161,9 +188,16 @@ class _Chunked(torch.autograd.Function):
         step = recipe.chunk(head.size)
         for start in range(0, hidden_ND.shape[0], step):
             rows = slice(start, start + step)
-            ce, kd, slope_nV = _terms(head.logits(hidden_ND[rows]), labels_N[rows], teacher, rows, recipe)
-            sums += torch.stack([ce, kd])
-            slope_nV = slope_nV.to(weight_VD.dtype)
+            logits_nV = head.logits(hidden_ND[rows])
+            chunk = teacher.chunk(rows) if teacher is not None and recipe.kd_weight > 0 else None
+            block = recipe.block(logits_nV)
+            for at in range(0, logits_nV.shape[0], block):
+                some = slice(at, at + block)
+                ce, kd, slope_bV = _terms(logits_nV[some], labels_N[rows][some], chunk, some, recipe)
+                logits_nV[some] = slope_bV  # the logits are not needed again: their place takes the gradient
+                sums += torch.stack([ce, kd])
+            slope_nV = logits_nV.to(weight_VD.dtype)
+            del chunk, logits_nV
             if grad_ND is not None:
                 torch.mm(slope_nV, weight_VD[: head.size], out=grad_ND[rows])
             if grad_VD is not None:
@@ -186,18 +220,18 @@ class _Chunked(torch.autograd.Function):
 
 
 def _terms(
-    logits_nV: Tensor, labels_n: Tensor, teacher: Teacher | None, rows: slice, recipe: Recipe
+    logits_nV: Tensor, labels_n: Tensor, teacher: Chunk | None, rows: slice, recipe: Recipe
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(sum of cross entropy, sum of divergence, d loss / d logits [n, V]) of one chunk; ``logits_nV`` is consumed."""
+    """(sum of cross entropy, sum of divergence, d loss / d logits [n, V]) of one block; ``logits_nV`` is consumed."""
     weight = recipe.kd_weight if teacher is not None else 0.0
     temperature = recipe.temperature
     kd, slope_nV = logits_nV.new_zeros((), dtype=torch.float64), None
-    if teacher is not None and weight > 0:
+    if teacher is not None:
         tempered_nV = logits_nV if temperature == 1 else logits_nV / temperature
         kd_n, slope_nV = teacher.slope(tempered_nV, rows, recipe)
         kd = kd_n.double().sum()
-        slope_nV.mul_(weight * temperature)  # T^2 of the loss times 1/T of the chain rule
-        del tempered_nV
+        if weight * temperature != 1:
+            slope_nV.mul_(weight * temperature)  # T^2 of the loss times 1/T of the chain rule
     lse_n1 = logits_nV.logsumexp(-1, keepdim=True)
     labels_n1 = labels_n[:, None]
     ce = (lse_n1 - logits_nV.gather(-1, labels_n1)).double().sum()

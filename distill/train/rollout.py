@@ -39,13 +39,24 @@ class SampledTeacher:
     head: Head
     labels_N: Tensor
 
+    def chunk(self, rows: slice) -> SampledChunk:
+        return SampledChunk(self.head.logits(self.hidden_NE[rows]), self.labels_N[rows])
+
+
+@dataclass(frozen=True)
+class SampledChunk:
+    """One chunk of it."""
+
+    logits_nW: Tensor
+    labels_n: Tensor
+
     def slope(self, logits_nV: Tensor, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
         """(log q - log p of the token [n], that times the score function [n, V]).
 
         Its mean over the student's own tokens is the gradient of KL(student || teacher).
         """
-        labels_n1 = self.labels_N[rows][:, None]
-        teacher_nV = self.head.logits(self.hidden_NE[rows])[:, : logits_nV.shape[1]]
+        labels_n1 = self.labels_n[rows][:, None]
+        teacher_nV = self.logits_nW[rows, : logits_nV.shape[1]]
         teacher_n1 = teacher_nV.gather(-1, labels_n1) - teacher_nV.logsumexp(-1, keepdim=True)
         q_nV = logits_nV.softmax(-1)
         ratio_n1 = q_nV.gather(-1, labels_n1).log() - teacher_n1

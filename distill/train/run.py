@@ -20,7 +20,7 @@ from distill.train.checkpoint import State, save_checkpoint
 from distill.train.guard import check_finite
 from distill.train.metrics import MetricsLog
 from distill.train.objective import Recipe
-from distill.train.schedule import Stop, be_deterministic, lr_at, seed_micro, stopping
+from distill.train.schedule import Stop, be_deterministic, lr_at, seed_micro, set_lr, stopping
 from distill.train.student import Objective, load_student, shares_prefix
 
 if TYPE_CHECKING:
@@ -121,8 +121,7 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
             norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
             check_finite(norm, "gradient", ids, step, folder.metrics)
             rate = lr_at(step, len(steps), peak=settings.lr, warmup=settings.warmup, schedule=settings.schedule)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            set_lr(optimizer, rate)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             tokens += sum(len(rows[i]) for micro in micros for i in micro)
@@ -135,18 +134,13 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
                 saved_at = time.monotonic()
     measure(len(steps))
     log.close()
-    seconds = done.seconds + time.monotonic() - started
-    before, after = measured.get("0", {}), measured.get(str(len(steps)), {})
     if stop:
         raise stop.error("the trained student's last checkpoint")
-    lost, left = before.get("holdout_loss"), after.get("holdout_loss")
-    say(f"train: {tokens:,} tokens in {seconds:.0f} s; held-out loss {lost} -> {left}")
+    seconds = done.seconds + time.monotonic() - started
     facts = {
         "base": config.student.model,
         "base_name": base.name,
         "base_sha256": base.sha256,
-        "method": settings.method,
-        "loss": "cross_entropy" if settings.method == "sft" else settings.loss.kind,
         "seed": config.seed,
         "steps": len(steps),
         "rows": len(rows),
@@ -155,10 +149,12 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
         "tokens": tokens,
         "seconds": round(seconds, 1),
         "tokens_per_s": round(tokens / seconds, 1),
-        "holdout_before": before,
-        "holdout_after": after,
-        "holdout_loss_before": lost,
-        "holdout_loss_after": left,
         "versions": wanted["versions"],
+        **export.outcome(settings, measured, len(steps)),
     }
-    return export.write(folder, student, base.name, facts)
+    lost, left = facts["holdout_loss_before"], facts["holdout_loss_after"]
+    say(f"train: {tokens:,} tokens in {seconds:.0f} s; held-out loss {lost} -> {left}")
+    if accelerator.is_main_process:
+        export.write(folder, student, base.name, facts)
+    accelerator.wait_for_everyone()
+    return [folder.student, folder.metrics]

@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,6 +27,12 @@ def lr_at(step: int, total: int, *, peak: float, warmup: float, schedule: str) -
     if schedule == "cosine":
         return peak * 0.5 * (1 + math.cos(math.pi * done))
     return peak * (1 - done) if schedule == "linear" else peak
+
+
+def set_lr(optimizer: Any, rate: float) -> None:
+    """Give every parameter group the learning rate of this step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def seed_micro(seed: int, step: int, micro: int) -> None:
