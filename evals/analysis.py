@@ -97,6 +97,7 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         ),
         "economics": None,
         "sets": [],
+        "leaks": None,
         "items": fidelity.listed(samples[question.candidate], first, question.examples),
         "power": _power(pairs, question, len(set(clusters)), len(first)),
         "method": _method(samples, clusters, question),

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from distill.artifacts import write_json, write_text
 from distill.errors import ConfigError, GateFailed, GateInconclusive
 from distill.progress import say
-from evals import arms, economics, samples
+from evals import arms, baseline, economics, samples
 from evals.analysis import Arm, Question, analyse
 from evals.asking import Exam, exams
+from evals.leaks import leaks
 from evals.stats import detectable_before
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def _extra(
         "kind": "run",
         "name": config.name,
         "sets": _sets(questions),
+        "leaks": _leaks(folder, questions),
         "economics": {
             "eur_per_hour": serving.eur_per_hour,
             "utilisation": serving.utilisation,
@@ -131,6 +133,17 @@ def _extra(
         },
         "gate": config.eval.gate,
     }
+
+
+def _leaks(folder: RunFolder, questions: Sequence[Exam]) -> dict[str, Any] | None:
+    """Items that were trained on; None without training data."""
+    if not folder.train_data.is_file():
+        return None
+    trained = [text for text, _, _ in baseline.training_rows(folder.train_data)]
+    found = leaks([q.request.messages[-1].content for q in questions], trained)
+    if found["exact"] or found["near"]:
+        say(f"eval: WARNING: {found['exact']} items were trained on word for word, {found['near']} nearly so")
+    return found
 
 
 def _sets(questions: Sequence[Exam]) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ is None and stays unknown: it never becomes 0.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -134,9 +133,7 @@ def sample_of(row: dict[str, Any], where: str, task: str, score: Callable[[str, 
     text, gold = row.get("text"), row.get("gold")
     reject = str(row.get("reject") or ("" if text is not None or "correct" in row else "missing"))
     if row.get("correct") is not None:
-        correct = _number(row["correct"], "correct", where)
-        if not 0 <= correct <= 1:
-            raise DataError(f"correct must lie between 0 and 1, got {row['correct']!r}", where=where)
+        correct = _number(row["correct"], "correct", where, high=1.0)
     elif "correct" in row:
         correct, reject = 0.0, reject or "missing"
     elif gold is None:
@@ -164,13 +161,13 @@ def sample_of(row: dict[str, Any], where: str, task: str, score: Callable[[str, 
         reject=reject,
         request_key=str(row.get("request_key") or ""),
         cost_nano=_cost(row, where),
-        confidence=None if row.get("confidence") is None else _number(row["confidence"], "confidence", where),
+        confidence=None if row.get("confidence") is None else _number(row["confidence"], "confidence", where, 1.0),
     )
 
 
-def _number(value: Any, name: str, where: str) -> float:
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"{name} must be a number, got {value!r}", where=where)
+def _number(value: Any, name: str, where: str, high: float = 1e15) -> float:
+    if not isinstance(value, int | float) or not 0 <= value <= high:  # NaN fails too
+        raise DataError(f"{name} must be a number from 0 to {high:g}, got {value!r:.60}", where=where)
     return float(value)
 
 
@@ -192,7 +189,7 @@ def _cost(row: dict[str, Any], where: str) -> int | None:
     if row.get("cost_nano") is not None:
         return round(_number(row["cost_nano"], "cost_nano", where))
     euros = row.get("cost_eur", row.get("cost"))
-    return None if euros is None else round(_number(euros, "cost", where) * 1e9)
+    return None if euros is None else round(_number(euros, "cost", where, 1e6) * 1e9)
 
 
 def check_paired(arms: Mapping[str, Sequence[Sample]]) -> None:

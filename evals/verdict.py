@@ -30,6 +30,8 @@ def verdict(report: Mapping[str, Any]) -> dict[str, Any]:
     cheapest = _cheapest(arms, candidate, reference)
     if cheapest:
         parts.append(_cheaper(cheapest, candidate, outcome))
+    if leaked := sum((report["leaks"] or {}).get(kind, 0) for kind in ("exact", "near")):
+        parts.append(f"WARNING: {leaked} of the items were in the training data, so these numbers are too good.")
     if gain and report["base"] in arms:
         parts.append(_gain_sentence(gain, arms[report["base"]], pairs[report["base"]]["difference"]))
     return {

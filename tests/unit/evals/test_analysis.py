@@ -9,7 +9,8 @@ from distill.errors import DataError
 from evals import fidelity
 from evals.analysis import Arm, Question, analyse
 from evals.cascade import cascade
-from evals.samples import Sample, aligned, read, write
+from evals.leaks import leaks
+from evals.samples import Sample, aligned, read, same, sample_of, write
 from tests.unit.evals.synthetic import LABELS, made, systems
 
 
@@ -204,3 +205,67 @@ def test_a_cheaper_system_that_passes_the_same_gate_is_named():
     assert "Cheaper than the student and good enough" in verdict["sentence"]
     unpriced = [replace(arm, costs=None) if arm.name == "base_forced" else arm for arm in made_]
     assert analyse(unpriced, Question("student", "teacher", draws=1000))["verdict"]["cheapest"] is None
+
+
+def test_items_that_were_trained_on_are_found_and_the_template_is_not_a_leak():
+    template = "Please sort the following package into one of the eight known sections now:"
+    trained = [
+        f"{template} package {n} draws pictures of the number {n} in {n} colours for children" for n in range(50)
+    ]
+    fresh = [f"{template} tool {n} sends letters to the person {n} by way of {n} wires at night" for n in range(50)]
+    assert leaks(fresh, trained) == {"checked": 50, "exact": 0, "near": 0}
+    same = [trained[3].upper() + ".", *fresh[1:]]
+    assert leaks(same, trained) == {"checked": 50, "exact": 1, "near": 0}
+    nearly = [trained[3] + " and their parents", *fresh[1:]]
+    assert leaks(nearly, trained) == {"checked": 50, "exact": 0, "near": 1}
+    assert leaks(["short text"], ["short text", "other"])["exact"] == 1
+    warned = made(extra={"kind": "run", "name": "x", "gate": "none", "leaks": {"checked": 240, "exact": 3, "near": 1}})
+    assert "WARNING: 4 of the items were in the training data" in warned["verdict"]["sentence"]
+
+
+def test_two_thousand_broken_rows_give_a_record_or_one_line():
+    rng = random.Random(0)
+    names = ["id", "task", "cluster", "lang", "gold", "prompt", "text", "correct", "usage", "prompt_tokens", "cached"]
+    names += [
+        "cost",
+        "cost_nano",
+        "cost_eur",
+        "latency_s",
+        "finish",
+        "reject",
+        "predicted",
+        "confidence",
+        "completion_tokens",
+    ]
+    values = [
+        None,
+        "",
+        "x",
+        "7",
+        0,
+        1,
+        -1,
+        0.5,
+        float("nan"),
+        float("inf"),
+        10**40,
+        True,
+        [],
+        {},
+        {"prompt": "x"},
+        {"prompt": 3},
+    ]
+    records = 0
+    for _ in range(2000):
+        row = {name: rng.choice(values) for name in rng.sample(names, rng.randint(0, 8))} | {
+            "id": rng.choice(["1", 1, None])
+        }
+        try:
+            made_ = sample_of(row, "here", "t", same)
+        except DataError as error:
+            assert "\n" not in str(error)
+            continue
+        records += 1
+        assert 0 <= made_.correct <= 1
+        assert made_.cost_nano is None or made_.cost_nano >= 0
+    assert records > 30
