@@ -43,6 +43,8 @@ class Config(ProviderConfig):
     """Share of each GPU's memory that vLLM takes."""
     gpus: Annotated[int, Field(ge=1, le=64)] = 1
     """GPUs that the weights are spread over."""
+    eager: bool = False
+    """Skip compilation: starts sooner, answers slower."""
 
 
 def build(config: Config, context: Context) -> VllmProvider:
@@ -136,6 +138,7 @@ class VllmProvider:
                     gpu_memory_utilization=self.config.memory_share,
                     tensor_parallel_size=self.config.gpus,
                     max_logprobs=MAX_TOP,
+                    enforce_eager=self.config.eager,
                     trust_remote_code=False,
                 )
             except Exception as error:
