@@ -363,6 +363,9 @@ class Release(Section):
     """One sentence for the model card: what the student is for."""
     languages: tuple[str, ...] = ()
     """Languages the student is meant for; default: those of the data."""
+    rescore: Annotated[int, Field(ge=0)] = 64
+    """Items of the evaluation that each form of the weights answers again (0 = none). A form that scores worse than
+    the student by more than `eval.margin` fails the release."""
     sign_key: str = ""
     """PEM file of an elliptic-curve private key (P-256, P-384, P-521) that signs the bundle. Empty = not signed."""
     sign_password_env: str = ""

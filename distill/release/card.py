@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 
     from distill.release.record import Record
 
+FORMS: tuple[str, ...] = (
+    "form",
+    "folder",
+    "precision",
+    "MB",
+    "largest logit distance",
+    "allowed",
+    "mean KL (nats)",
+    "same top token",
+)
+FORMS += ("score (student's)",)
 LANGUAGE = re.compile(r"^[a-z]{2,3}$")
 
 
@@ -35,19 +46,7 @@ def model_card(record: Record, exports: Mapping[str, Mapping[str, Any]], missing
         "\n## What is in this bundle\n",
         "Each form of the weights was loaded back and its logits compared with the student's on held-out prompts.",
         "",
-        *table(
-            (
-                "form",
-                "folder",
-                "precision",
-                "MB",
-                "largest logit distance",
-                "allowed",
-                "mean KL (nats)",
-                "same top token",
-            ),
-            (_export(kind, facts) for kind, facts in exports.items() if "check" in facts),
-        ),
+        *table(FORMS, (_export(kind, facts) for kind, facts in exports.items() if "check" in facts)),
         "`python verify.py` checks that every file is the one that was sealed and that no file was added.",
         "\n## Limits\n",
         *(f"- {line}" for line in _limits(record, missing)),
@@ -172,7 +171,7 @@ def _made(record: Record) -> list[tuple[str, Any]]:
 
 
 def _use(record: Record, exports: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    prompts = record.settings["prompts"]
+    prompts = record.asked
     lines = [
         "The student was trained on chats of exactly this shape; use the same system message and template.",
         "",
@@ -196,9 +195,12 @@ def _use(record: Record, exports: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _export(kind: str, facts: Mapping[str, Any]) -> tuple[Any, ...]:
-    check = facts["check"]
+    check, score = facts["check"], facts.get("score")
+    again = "the student's own" if check["worst"] == 0 else "not asked again"
+    if score:
+        again = f"{score['export']:.3f} ({score['student']:.3f}), {score['items']} items"
     size = f"{facts['bytes'] / 1e6:.1f}"
-    figures = (check["worst"], check["tolerance"], check["mean_kl_nats"], f"{check['top1_agreement']:.1%}")
+    figures = (check["worst"], check["tolerance"], check["mean_kl_nats"], f"{check['top1_agreement']:.1%}", again)
     return (kind, f"`{facts['folder']}/`", facts["precision"], size, *figures)
 
 

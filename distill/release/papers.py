@@ -16,6 +16,8 @@ OBJECTIVE = {
     "sft": "cross entropy on the teacher's text (sequence-level distillation, Kim and Rush 2016)",
     "offline_topk": "divergence from the teacher's stored top-k log-probabilities, with the tail as one bucket",
     "whitebox": "divergence from the live teacher's full next-token distribution",
+    "on_policy": "the same, also on the student's own answers (Agarwal et al. 2024)",
+    "cross_tokenizer": "divergence from a live teacher with another tokenizer, aligned by the bytes of the text",
 }
 
 

@@ -48,6 +48,8 @@ class Record:
     """As declared in the configuration, else as found in the data, the most frequent first."""
     teachers: dict[str, int]
     """Teacher -> answers of it in the training data."""
+    asked: dict[str, Any]
+    """`prompts` as the student is asked: its system message, worked examples, template."""
     route: Route
     """Where the teacher was asked."""
     data_hashes: dict[str, str]
@@ -69,7 +71,7 @@ class Record:
     @property
     def head(self) -> tuple[Message, ...]:
         """What stands before every question: the system message and the worked examples."""
-        asked = self.settings["prompts"]
+        asked = self.asked
         system = (Message("system", asked["system"]),) if asked["system"] else ()
         turns = (
             m for e in asked["examples"] for m in (Message("user", e["user"]), Message("assistant", e["assistant"]))
@@ -115,6 +117,7 @@ def read(config: RunConfig, folder: RunFolder, base: Resolved) -> Record:
         languages=config.release.languages or languages,
         teachers=teachers,
         data_hashes={f"data/{f.name}": sha256_file(f) for f in (folder.train_data, folder.holdout_data) if f.is_file()},
+        asked=public(config.student_prompts().model_dump(mode="json")),
         route=route.route_of(config.teacher),
     )
 

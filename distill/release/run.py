@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import plugins
@@ -23,6 +25,7 @@ from distill.release import (
     papers,
     previous,
     record,
+    rescore,
     scan,
     seal,
     sign,
@@ -31,7 +34,6 @@ from distill.release import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from distill.artifacts import RunFolder
     from distill.config import RunConfig
@@ -64,6 +66,7 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         job = _job(made, base, folder, bundle)
         exports = {target.kind: _module(target).export(job, target) for target in config.release.targets}
         checks = _check(job, folder, exports)
+        _rescore(job, folder, config, exports, checks, str(made.report.get("candidate")))
         _write_papers(made, folder, job, checks)
         if config.release.previous:
             _compare(made, bundle, config)
@@ -127,6 +130,30 @@ def _check(job: Job, folder: RunFolder, exports: dict[str, Export]) -> dict[str,
             say(f"{kind}: logits at most {distance.worst:.2g} from the student's, {distance.tolerance:g} allowed")
             results[kind]["check"] = distance.as_json()
     return results
+
+
+def _rescore(
+    job: Job,
+    folder: RunFolder,
+    config: RunConfig,
+    exports: dict[str, Export],
+    checks: dict[str, dict[str, Any]],
+    arm: str,
+) -> None:
+    """Add each form's score on the evaluation's own items. A form whose logits are the student's own is not asked."""
+    asked = rescore.questions(config, folder, arm)
+    for kind, export in exports.items():
+        if not asked or export.load is None or checks[kind]["check"]["worst"] == 0:
+            continue
+        if any(name.endswith(".safetensors") for name in export.files):
+            checks[kind]["score"] = rescore.rescore(kind, job.bundle / checks[kind]["folder"], asked, config)
+            continue
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=job.bundle.parent) as unpacked:
+            model, tokenizer = export.load("auto")
+            model.save_pretrained(unpacked)
+            tokenizer.save_pretrained(unpacked)
+            del model
+            checks[kind]["score"] = rescore.rescore(kind, Path(unpacked), asked, config)
 
 
 def _write_papers(made: Record, folder: RunFolder, job: Job, checks: dict[str, dict[str, Any]]) -> None:

@@ -141,3 +141,24 @@ def build(config, folder):
 
     with open_run(folder.path) as locked:
         return run.run(config, locked)[0]
+
+
+def with_task(config, folder, items=24, right=lambda number: True):
+    """The configuration with a task, its file, and the student's own answers to it as the evaluation stored them."""
+    import json as text
+
+    from distill.config import RunConfig
+
+    values = config.resolved()
+    values["prompts"]["choices"] = ["editors", "games"]
+    values["eval"]["tasks"] = [{"kind": "classification", "path": "test.jsonl", "gold_field": "label"}]
+    other = RunConfig.model_validate(values)
+    other._folder = config._folder
+    rows = [{"id": f"item-{n}", "text": f"texte {n}", "label": ("editors", "games")[n % 2]} for n in range(items)]
+    (config._folder / "test.jsonl").write_text("".join(text.dumps(row) + "\n" for row in rows))
+    scored = [
+        {"task": "test", "id": row["id"], "cluster": row["id"], "correct": float(right(number))}
+        for number, row in enumerate(rows)
+    ]
+    pq.write_table(pa.Table.from_pylist(scored), folder.eval / "student.parquet")
+    return other

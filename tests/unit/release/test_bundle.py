@@ -302,3 +302,14 @@ def test_a_base_with_foreign_code_or_pickles_gives_a_bundle_without_them(made, b
     assert [f.name for f in bundle.rglob("*.py")] == ["verify.py"]
     assert not list(bundle.rglob("*.bin"))
     assert "auto_map" not in (bundle / "weights" / "config.json").read_text()
+
+
+def test_a_student_with_a_prompt_of_its_own_is_described_with_that_one(made):
+    config, folder = made
+    values = config.resolved()
+    values["student"]["prompt"] = {"system": "Short.", "examples": [{"user": "vim", "assistant": "editors"}]}
+    config = RunConfig.model_validate(values)
+    text = (build(config, folder) / "README.md").read_text()
+    assert "| system message | Short. |" in text
+    assert "'Short.'}, {'role': 'user', 'content': 'vim'}, {'role': 'assistant', 'content': 'editors'}" in text
+    assert "| user message | {{ text }} |" in text
