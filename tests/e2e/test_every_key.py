@@ -63,7 +63,7 @@ CHANGES: dict[str, Change] = {
     "generate.max_cost_eur": Change(1.0, "end", PAID),
     "generate.signals_top_k": Change(8, "signals", TOPK),
     "generate.signals_kind": Change("sampled", "signals", TOPK),
-    "generate.filters": Change([{"kind": "length", "min_characters": 4}], "rows"),
+    "generate.filters": Change([{"kind": "length", "min_characters": 4}], "rows", {"generate.max_reject_rate": 0.9}),
     "generate.verifiers": Change([{"kind": "exact", "field": "label"}], "rows"),
     "generate.select": Change("first", "rows", {"generate.samples": 3, "generate.temperature": 0.5}),
     "generate.holdout": Change(0.4, "rows"),
