@@ -176,7 +176,9 @@ class Query:
                 item.started, item.paused_s = started, self.lane.paused_s
         try:
             try:
-                async with asyncio.timeout(self._time_left(batch, started)):
+                if (left := self._time_left(batch, started)) == 0.0:
+                    raise NoAnswer("deadline", billed=False)
+                async with asyncio.timeout(left):
                     answers = await self.provider.ask([item.request for item in batch.items])
                 self._check_count(batch, answers)
             finally:

@@ -263,3 +263,14 @@ def test_a_short_outage_costs_no_row(tmp_path):
         server.__exit__()
     assert [o.completion.text for o in outcomes] == [f"answer to {t}" for t in TEXTS]
     assert server.sends() == len(TEXTS)
+
+
+def test_the_deadline_of_a_request_covers_all_its_attempts(tmp_path):
+    policy = replace(QUICK, max_attempts=20, deadline_s=1.0, backoff_s=0.4, backoff_cap_s=0.4)
+    with HostileTeacher(lambda text, nth: "500" if text == "bad" else "ok") as server:
+        started = time.monotonic()
+        outcomes, totals, _ = ask(server, tmp_path, [*TEXTS, "bad"], policy)
+        assert time.monotonic() - started < 3
+        assert 2 <= server.sends("bad") < 20
+    assert outcomes[-1].completion.reject in ("http_500", "deadline")
+    assert totals.balance.uncertain == 0
