@@ -170,22 +170,9 @@ class Query:
 
     async def _call(self, batch: Batch) -> None:
         """Send a batch once and commit what came of it."""
-        started, scout = time.monotonic(), self.lane.scouting
-        for item in batch.items:
-            if item.started is None:
-                item.started, item.paused_s = started, self.lane.paused_s
+        scout = self.lane.scouting
         try:
-            try:
-                if (left := self._time_left(batch, started)) == 0.0:
-                    raise NoAnswer("deadline", billed=False)
-                async with asyncio.timeout(left):
-                    answers = await self.provider.ask([item.request for item in batch.items])
-                self._check_count(batch, answers)
-            finally:
-                # At once, not after the commit: others wait for room, and must know what the server said is left.
-                self.lane.told(getattr(self.provider, "pace", None), time.monotonic())
-                if not scout:
-                    self._back()
+            answers = await self._send(batch, scout)
         except NoAnswer as failure:
             await self.results.no_answer(batch, failure)
         except TimeoutError:
@@ -208,14 +195,30 @@ class Query:
             if scout:  # nothing leaves before its answer is judged
                 self._back()
 
-    def _back(self) -> None:
-        self.lane.back()
-        self._wake.set()
-
-    def _check_count(self, batch: Batch, answers: list[Answer]) -> None:
+    async def _send(self, batch: Batch, scout: bool) -> list[Answer]:
+        """One send, within the time that is left to it."""
+        now = time.monotonic()
+        for item in batch.items:
+            if item.started is None:
+                item.started, item.paused_s = now, self.lane.paused_s
+        try:
+            if (left := self._time_left(batch, now)) == 0.0:
+                raise NoAnswer("deadline", billed=False)
+            async with asyncio.timeout(left):
+                answers = await self.provider.ask([item.request for item in batch.items])
+        finally:
+            # At once, not after the commit: others wait for room, and must know what the server said is left.
+            self.lane.told(getattr(self.provider, "pace", None), time.monotonic())
+            if not scout:
+                self._back()
         if len(answers) != len(batch.items):
             kind = self.provider.identity().get("kind")
             raise RuntimeError(f"provider {kind} gave {len(answers)} answers to {len(batch.items)} requests")
+        return answers
+
+    def _back(self) -> None:
+        self.lane.back()
+        self._wake.set()
 
     def _time_left(self, batch: Batch, now: float) -> float | None:
         limits = [] if self.policy.timeout_s is None else [self.policy.timeout_s]
