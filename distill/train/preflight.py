@@ -65,9 +65,9 @@ def check_rows(tokenizer: Any, rows: Sequence[Row], vocab: int) -> None:
 
 def check_texts(tokenizer: Any, records: Sequence[dict[str, Any]], rows: Sequence[Row], reasoning: bool) -> None:
     """The prompt's ids say the rendered chat, the completion's ids say the answer. Raises DataError."""
-    by_id = {row.id: row for row in rows}
-    for record in [r for r in records if str(r["id"]) in by_id][:TEXTS]:
-        row = by_id[str(record["id"])]
+    known = {(row.id, row.key): row for row in rows}  # a prompt answered several times has several rows
+    pairs = ((record, known.get((str(record["id"]), record["request_key"]))) for record in records)
+    for record, row in [(record, row) for record, row in pairs if row is not None][:TEXTS]:
         chat = tokenizer.apply_chat_template(record["messages"], add_generation_prompt=True, tokenize=False)
         check_round_trip(tokenizer, chat, row.prompt, row.id)
         check_round_trip(tokenizer, completion_text(record, reasoning), row.completion[:-1], row.id)

@@ -68,14 +68,14 @@ def write_run(folder: Path, student: Path, text: str = CONFIG) -> Path:
     return folder / "run.yaml"
 
 
-def distill(*argv: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def distill(*argv: str, cwd: Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in its own process."""
     return subprocess.run(
         [sys.executable, "-m", "distill", *argv],
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
         env={**os.environ, **environment},
     )
 
