@@ -17,7 +17,7 @@ from distill.train import export, preflight, setup
 from distill.train.align import aligned_loss
 from distill.train.batches import collate, plan_steps
 from distill.train.checkpoint import State, save_checkpoint
-from distill.train.guard import check_finite
+from distill.train.guard import check_finite, memory_limit
 from distill.train.metrics import MetricsLog
 from distill.train.objective import Recipe
 from distill.train.schedule import Stop, be_deterministic, lr_at, seed_micro, set_lr, stopping
@@ -43,7 +43,7 @@ def inputs(config: RunConfig) -> list[Path]:
 
 def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     """Train the student; return what was written."""
-    with stopping() as stop:
+    with stopping() as stop, memory_limit(config.train.micro_batch_size):
         return train(config, folder, stop)
 
 

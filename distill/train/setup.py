@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from distill.train.student import Loaded, Objective
 
 FREE = ("checkpoint_every_s", "keep_checkpoints")  # settings that may change between a kill and a resume
+ROUNDING = ("micro_batch_size", "chunk_tokens", "share_prefix", "threads")  # these change the last digits only
 VERSIONS = ("torch", "transformers", "peft", "accelerate")
 
 
@@ -124,12 +125,13 @@ def check_stored(about: Any, student: Loaded, temperature: float) -> None:
 def identity(config: RunConfig, base: models.Resolved, data: Data, threads: int, processes: int) -> dict[str, Any]:
     """What a resumed run must find unchanged."""
     settings = config.settings("seed", "student", "train")
+    rounding = {name: settings["train"].pop(name) for name in ROUNDING} | {"threads": threads}
     settings["train"] = {k: v for k, v in settings["train"].items() if k not in FREE}
     return {
         "settings": _flat(settings),
         "data": fingerprint(data.train.rows),
         "base": base.sha256,
-        "machine": {"threads": threads, "processes": processes, "isa": torch.backends.cpu.get_cpu_capability()},
+        "machine": rounding | {"processes": processes, "isa": torch.backends.cpu.get_cpu_capability()},
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
     }
 

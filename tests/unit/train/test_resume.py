@@ -63,7 +63,7 @@ def kill_at(monkeypatch, micro: int) -> None:
     monkeypatch.setattr(run, "seed_micro", seed_micro)
 
 
-@pytest.mark.parametrize("micro", [0, 1, 4, 11, 12, 17, 23])
+@pytest.mark.parametrize("micro", [1, 12, 17])
 def test_killed_at_any_micro_batch_and_resumed_gives_the_same_bytes(tiny_student, tmp_path, monkeypatch, whole, micro):
     folder, config = new_folder(tmp_path / "run"), make_config(tiny_student, adapter=ADAPTER)
     with monkeypatch.context() as patch:
@@ -172,7 +172,7 @@ def test_a_signal_saves_then_leaves_and_the_next_run_goes_on(tiny_student, tmp_p
     }
 
 
-def test_settings_changed_half_way_are_refused_and_named(tiny_student, tmp_path, monkeypatch):
+def test_settings_changed_half_way_are_refused_and_named(tiny_student, tmp_path, monkeypatch, capsys):
     folder = new_folder(tmp_path / "run")
     with monkeypatch.context() as patch:
         kill_at(patch, 7)
@@ -180,7 +180,8 @@ def test_settings_changed_half_way_are_refused_and_named(tiny_student, tmp_path,
             run.run(make_config(tiny_student), folder)
     with pytest.raises(ConfigError, match=r"train\.lr: 0\.01 -> 0\.02"):
         run.run(make_config(tiny_student, lr=0.02), folder)
-    run.run(make_config(tiny_student, keep_checkpoints=3, checkpoint_every_s=9), folder)
+    run.run(make_config(tiny_student, keep_checkpoints=3, checkpoint_every_s=9, micro_batch_size=1), folder)
+    assert "not bit for bit from here on" in capsys.readouterr().err
 
 
 def test_data_changed_half_way_is_refused(tiny_student, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.errors import ConfigError, DataError, Diverged
+from distill.errors import ConfigError, DataError, Diverged, OutOfMemory
 from distill.models import load_causal_lm, tokenizer_fingerprint
 from distill.signals import About, Signal, SignalWriter
 from distill.train import run
@@ -191,3 +191,14 @@ def test_nothing_left_to_learn_from_is_one_line(tiny_student, run_folder):
     write_rows(run_folder.train_data, [row | {"answer": ""} for row in records(3)])
     with pytest.raises(DataError, match="no row is left"):
         run.run(make_config(tiny_student), run_folder)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+def test_running_out_of_memory_says_what_to_make_smaller(tiny_student, run_folder, monkeypatch, error):
+    def forward(*_):
+        raise error
+
+    monkeypatch.setattr(run.Objective, "forward", forward)
+    with pytest.raises(OutOfMemory, match=r"train\.micro_batch_size=1") as caught:
+        run.run(make_config(tiny_student), run_folder)
+    assert caught.value.exit_code == 15
