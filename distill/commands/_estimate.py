@@ -189,6 +189,8 @@ def training(config: RunConfig, data: Tokens, student: Size, teacher: Size | Non
     factor = 4 if lora else 6
     live = config.train.method in ("whitebox", "on_policy", "cross_tokenizer")
     scored = 2 * teacher.active * tokens if teacher and live else 0.0
+    own = config.train.rollout_share * config.train.rollout_max_new_tokens if config.train.method == "on_policy" else 0
+    rolled = 2 * student.active * own * steps * config.train.batch_size
     trainable = LORA_PER_RANK * student.hidden * student.layers * config.student.adapter.r if lora else student.params
     length = min(config.student.max_length, row_tokens)
     activations = ACTIVATION_BYTES * length * config.train.micro_batch_size * student.hidden * student.layers
@@ -203,14 +205,15 @@ def training(config: RunConfig, data: Tokens, student: Size, teacher: Size | Non
         "rows": rows,
         "steps": steps,
         "tokens": round(tokens),
-        "flop": factor * student.active * tokens + scored,
+        "flop": factor * student.active * tokens + scored + rolled,
         "memory_bytes": round(memory),
         "student_params": student.params,
         "trainable_params": round(trainable),
         "params_from": student.how,
         "formulas": [
             f"compute = {factor} x parameters x tokens"
-            + (" + 2 x teacher's active parameters x tokens" if scored else ""),
+            + (" + 2 x teacher's active parameters x tokens" if scored else "")
+            + (" + 2 x parameters x tokens of the student's own answers" if rolled else ""),
             "memory = 2 bytes x parameters + 16 bytes x trained parameters + "
             f"{ACTIVATION_BYTES} bytes x tokens in a micro-batch x layers x hidden size"
             + (" + 2 bytes x teacher's parameters" if scored else ""),

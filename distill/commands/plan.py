@@ -257,13 +257,16 @@ def advice(config: RunConfig) -> str:
         return "sft: the fake teacher has no probabilities"
     if route.kind == "api" and (route.provider is None or route.provider.top_logprobs != "yes"):
         return "sft: this endpoint is not known to return log-probabilities; a teacher on your own vLLM would"
-    ours, theirs = (
-        catalog.find_model(route.official_model),
-        catalog.find_model(official(config.student.model)),
-    )
-    if ours and theirs and ours.tokenizer and ours.tokenizer == theirs.tokenizer:
-        return "offline_topk (stored log-probabilities) or whitebox (live teacher): the tokenizers should be equal"
-    return "sft: the tokenizers differ or are not known; token-level distillation needs equal ones"
+    ours, theirs = catalog.find_model(route.official_model), catalog.find_model(official(config.student.model))
+    equal = bool(ours and theirs and ours.tokenizer and ours.tokenizer == theirs.tokenizer)
+    here = config.teacher.kind == "transformers"
+    if equal and here:
+        return "whitebox, on_policy, or offline_topk when both models do not fit at once: one tokenizer, it seems"
+    if equal:
+        return "offline_topk: one tokenizer, it seems; whitebox and on_policy need teacher.kind: transformers"
+    if here:
+        return "cross_tokenizer or sft: the tokenizers differ or are not known"
+    return "sft: the tokenizers differ or are not known; cross_tokenizer needs teacher.kind: transformers"
 
 
 def _zone(zone: str) -> dict[str, Any]:
