@@ -203,10 +203,11 @@ class Student(Section):
 class Train(Section):
     """How the student learns."""
 
-    method: Literal["sft", "offline_topk", "whitebox", "on_policy", "cross_tokenizer"] = "sft"
+    method: Literal["sft", "offline_topk", "whitebox", "on_policy", "cross_tokenizer", "preference"] = "sft"
     """`sft`: teacher text. `offline_topk`: stored teacher log-probabilities. `whitebox`: live teacher with the
     student's tokenizer. `on_policy`: the same on the student's own answers. `cross_tokenizer`: live teacher with
-    another tokenizer, aligned by the bytes of the text."""
+    another tokenizer, aligned by the bytes of the text. `preference`: the teacher's answer rather than the untrained
+    student's own (DPO); no live teacher needed."""
     loss: Loss = Field(default="forward_kl", validate_default=True)
     """Divergence between teacher and student. `sft` uses cross entropy on the teacher's text and ignores it."""
     kd_weight: Annotated[float, Field(ge=0, le=1)] = 0.9
@@ -216,12 +217,14 @@ class Train(Section):
     rollout_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """`on_policy`: share of the steps that learn from the student's own answers; the others learn teacher text."""
     rollout_max_new_tokens: Annotated[int, Field(ge=1)] = 128
-    """`on_policy`: longest answer of the student, in tokens."""
+    """`on_policy`, `preference`: longest answer of the student, in tokens."""
     rollout_temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
-    """`on_policy`: sampling temperature of the student's answers."""
+    """`on_policy`, `preference`: sampling temperature of the student's answers."""
     rollout_objective: Literal["full", "sampled"] = "full"
     """`on_policy`: `full` compares whole distributions with `loss`; `sampled` is the policy gradient of reverse KL
     on the sampled token alone (needs `rollout_temperature: 1`)."""
+    preference_beta: Annotated[float, Field(gt=0, le=10)] = 0.1
+    """`preference`: how fast a preference counts as learnt; small values let the student move further."""
     align: Literal["likelihood", "uld"] = "likelihood"
     """`cross_tokenizer`: match the probability of each aligned stretch of text, or sorted token probabilities."""
     lr: Annotated[float, Field(gt=0, le=1)] = 2e-4

@@ -23,6 +23,7 @@ from torch import Tensor
 from distill.errors import DataError
 from distill.train.batches import Batch, Row, Rows, collate, encode_rows
 from distill.train.objective import Head, Parts, Recipe
+from distill.train.signal import FixedRows
 from distill.train.student import head_of, hidden_states
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class AlignedTeacher:
     align: Literal["likelihood", "uld"]
 
 
-class CrossTokenizer:
+class CrossTokenizer(FixedRows):
     """A live teacher that reads each row in its own tokens."""
 
     def __init__(self, model: Any, tokenizer: Any, align: Literal["likelihood", "uld"]):
@@ -78,9 +79,6 @@ class CrossTokenizer:
     def pair(self, row: Row) -> Pair:
         """The teacher's reading of a row."""
         return self._pairs[row.id, row.key]
-
-    def rows(self, step: int, number: int, rows: Sequence[Row]) -> Sequence[Row]:
-        return rows
 
     def teacher(self, batch: Batch) -> AlignedTeacher:
         device = batch.labels_N.device

@@ -42,7 +42,9 @@ def outcome(settings: Train, measured: dict[str, Any], steps: int) -> dict[str, 
     before, after = measured.get("0", {}), measured.get(str(steps), {})
     return {
         "method": settings.method,
-        "loss": {"sft": "cross_entropy", "cross_tokenizer": settings.align}.get(settings.method, settings.loss.kind),
+        "loss": {"sft": "cross_entropy", "cross_tokenizer": settings.align, "preference": "dpo"}.get(
+            settings.method, settings.loss.kind
+        ),
         "holdout_before": before,
         "holdout_after": after,
         "holdout_loss_before": before.get("holdout_loss"),

@@ -20,6 +20,7 @@ from distill.train.checkpoint import State, save_checkpoint
 from distill.train.guard import check_finite, memory_limit
 from distill.train.metrics import MetricsLog
 from distill.train.objective import Recipe
+from distill.train.preference import preference_loss
 from distill.train.schedule import Stop, be_deterministic, lr_at, seed_micro, set_lr, stopping
 from distill.train.student import Objective, load_student, shares_prefix
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 VERSION = 1
 SETTINGS = ("seed", "teacher", "student", "train")
 AFTER = ("generate",)
+LOSSES = {"cross_tokenizer": aligned_loss, "preference": preference_loss}
 
 
 def inputs(config: RunConfig) -> list[Path]:
@@ -57,11 +59,11 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
     base = models.resolve(config.student.model, config.resolve("."))
     student = load_student(base.path, config.student.dtype, config.student.adapter, config.seed)
     data = setup.read_data(config, folder, student.tokenizer)
-    source, vocab = setup.open_source(config, folder, student, data)
     loss = plugins.load("distill.losses", settings.loss.kind)
     weight = 0.0 if settings.method == "sft" else settings.kd_weight
     recipe = Recipe(loss, settings.loss, weight, settings.temperature, settings.chunk_tokens)
-    objective = Objective(student.model, recipe, vocab, aligned_loss if settings.method == "cross_tokenizer" else None)
+    source, vocab = setup.open_source(config, folder, student, data, recipe)
+    objective = Objective(student.model, recipe, vocab, LOSSES.get(settings.method))
     share = settings.share_prefix and shares_prefix(student.model)
     preflight.check_texts(student.tokenizer, data.records, data.train.rows, settings.reasoning)
     preflight.prove(student, data.train.rows, source, vocab, share=share)
@@ -104,7 +106,7 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
                 (number, share_weight, source.rows(step, number, [rows[i] for i in micros[number]]))
                 for number, share_weight in setup.share_of(len(micros), accelerator)
             ]
-            valid = setup.total(sum(w * len(row.completion) for _, w, some in own for row in some), accelerator)
+            valid = setup.total(sum(part * source.count(some) for _, part, some in own), accelerator)
             sums = torch.zeros(3, dtype=torch.float64)
             for number, share_weight, some in own:
                 if stop:

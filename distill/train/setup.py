@@ -18,6 +18,7 @@ from distill.train import checkpoint, preflight
 from distill.train.align import CrossTokenizer
 from distill.train.batches import Rows, collate, encode_rows, fingerprint, read_rows
 from distill.train.checkpoint import State
+from distill.train.preference import Preference
 from distill.train.rollout import OnPolicy
 from distill.train.signal import Live, Source, Stored, TextOnly
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from distill.artifacts import RunFolder
     from distill.config import RunConfig
     from distill.train.batches import Batch
+    from distill.train.objective import Recipe
     from distill.train.schedule import Stop
     from distill.train.student import Loaded, Objective
 
@@ -67,7 +69,9 @@ def read_data(config: RunConfig, folder: RunFolder, tokenizer: Any) -> Data:
     return Data(train, encode_rows(held, tokenizer, length, reasoning=reasoning), records, held)
 
 
-def open_source(config: RunConfig, folder: RunFolder, student: Loaded, data: Data) -> tuple[Source, int]:
+def open_source(
+    config: RunConfig, folder: RunFolder, student: Loaded, data: Data, recipe: Recipe
+) -> tuple[Source, int]:
     """(the teacher's side of a step, size of the vocabulary both share; 0 = the student's own)."""
     method = config.train.method
     if method == "sft":
@@ -78,6 +82,8 @@ def open_source(config: RunConfig, folder: RunFolder, student: Loaded, data: Dat
         reader = SignalReader(folder.signals)
         check_stored(reader.about, student, config.train.temperature)
         return Stored(reader, student.tokenizer), 0
+    if method == "preference":
+        return Preference(student, recipe, config.train, config.seed), 0
     model, tokenizer = load_teacher(config)
     if method == "cross_tokenizer":
         other = CrossTokenizer(model, tokenizer, config.train.align)

@@ -33,6 +33,9 @@ class Source(Protocol):
     def rows(self, step: int, number: int, rows: Sequence[Row]) -> Sequence[Row]:
         """What micro-batch ``number`` of ``step`` learns from: its rows, or the student's own answers to them."""
 
+    def count(self, rows: Sequence[Row]) -> int:
+        """What the loss is a mean over: completion tokens, or pairs."""
+
     def teacher(self, batch: Batch) -> Any:
         """The teacher at the batch's completion positions; None when only its text is learnt."""
 
@@ -42,6 +45,9 @@ class FixedRows:
 
     def rows(self, step: int, number: int, rows: Sequence[Row]) -> Sequence[Row]:
         return rows
+
+    def count(self, rows: Sequence[Row]) -> int:
+        return sum(len(row.completion) for row in rows)
 
 
 class TextOnly(FixedRows):
