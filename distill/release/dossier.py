@@ -45,21 +45,63 @@ def forms() -> list[dict[str, Any]]:
     return list(YAML(typ="safe").load(text)["sections"])
 
 
+def filled(facts: Mapping[str, Fact], language: str) -> list[dict[str, Any]]:
+    """The sections with their rows in one language: label, id, value, mark, origin."""
+    return [
+        {
+            "id": section["id"],
+            "title": section[language],
+            "source": section["source"],
+            "rows": [
+                {
+                    "id": str(field["id"]),
+                    "label": field[language],
+                    "value": "" if (fact := facts[field["fact"]]).mark == "missing" else said(fact.value, language),
+                    "mark": fact.mark,
+                    "origin": fact.origin,
+                }
+                for field in section["fields"]
+            ],
+        }
+        for section in forms()
+    ]
+
+
+def counted(sections: list[dict[str, Any]]) -> dict[str, int]:
+    """Mark -> number of fields."""
+    marks = [row["mark"] for section in sections for row in section["rows"]]
+    return {mark: marks.count(mark) for mark in MARKS["en"]}
+
+
 def markdown(record: Record, facts: Mapping[str, Fact], language: str) -> str:
-    """The dossier in one language."""
-    words, marks = WORDS[language], MARKS[language]
-    sections = forms()
-    used = [facts[field["fact"]] for section in sections for field in section["fields"]]
-    counts = {mark: sum(fact.mark == mark for fact in used) for mark in marks}
-    parts = [f"# {words['title']}: {record.title}\n", str(words["note"]), "", str(words["count"]).format(**counts), ""]
+    """The dossier in one language, as Markdown."""
+    words, marks, sections = WORDS[language], MARKS[language], filled(facts, language)
+    count = str(words["count"]).format(**counted(sections))
+    parts = [f"# {words['title']}: {record.title}\n", str(words["note"]), "", count, ""]
     for section in sections:
-        rows = []
-        for field in section["fields"]:
-            fact = facts[field["fact"]]
-            value = "" if fact.mark == "missing" else said(fact.value, language)
-            rows.append((field["id"], field[language], value or "-", marks[fact.mark], fact.origin or "-"))
-        parts += [f"## {section[language]}\n", f"*{cell(section['source'])}*\n", *table(tuple(words["head"]), rows)]
+        rows = [
+            (row["id"], row["label"], row["value"] or "-", marks[row["mark"]], row["origin"] or "-")
+            for row in section["rows"]
+        ]
+        parts += [f"## {section['title']}\n", f"*{cell(section['source'])}*\n", *table(tuple(words["head"]), rows)]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def html(record: Record, facts: Mapping[str, Fact], language: str) -> str:
+    """The dossier in one language, as one page that loads nothing; it prints well."""
+    from jinja2 import Environment, StrictUndefined
+
+    text = (resources.files("distill.release") / "texts" / "dossier.html.j2").read_text("utf-8")
+    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(text)
+    sections = filled(facts, language)
+    return made.render(
+        title=record.title,
+        language=language,
+        words=WORDS[language],
+        marks=MARKS[language],
+        counts=counted(sections),
+        sections=sections,
+    )
 
 
 def machine_readable(facts: Mapping[str, Fact]) -> dict[str, Any]:

@@ -170,6 +170,7 @@ def _write_papers(made: Record, folder: RunFolder, job: Job, checks: dict[str, d
         "papers/distillation.md": papers.distillation(made),
         "papers/data.md": papers.data_card(made),
         **{f"papers/dossier.{lang}.md": dossier.markdown(made, known, lang) for lang in dossier.LANGUAGES},
+        **{f"papers/dossier.{lang}.html": dossier.html(made, known, lang) for lang in dossier.LANGUAGES},
         "papers/dossier.json": _json(dossier.machine_readable(known)),
         "bom.cdx.json": _json(bom.bill(made, bundle, str(config.get("model_type")))),
         "config/run.json": _json({"config": made.settings, "sha256": made.config_sha256, "versions": made.versions}),

@@ -125,3 +125,18 @@ def test_the_bill_names_base_teacher_data_metrics_and_the_hash_of_every_weight_f
     metrics = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
     assert metrics[0]["value"] == "0.74"
     assert metrics[0]["slice"] == "task: sections"
+
+
+def test_the_pages_load_nothing_say_what_the_markdown_says_and_escape_what_a_person_wrote(tmp_path):
+    base = base_folder(tmp_path / "base")
+    declared = {"legal_name": "<script>alert(1)</script> & Fils"}
+    bundle = build(*run_folder(tmp_path / "runs" / "sorter", base, declared=declared))
+    for language, missing in (("en", "missing"), ("fr", "manquant")):
+        page = (bundle / f"papers/dossier.{language}.html").read_text()
+        text = (bundle / f"papers/dossier.{language}.md").read_text()
+        assert page.count(f'">{missing}</span></td>') == text.count(f"| {missing} |")
+        assert page.count("&lt;script&gt;alert(1)&lt;/script&gt; &amp; Fils") == 2
+        assert "<script" not in page
+        assert "src=" not in page
+        assert "href=" not in page
+        assert f'<html lang="{language}">' in page
