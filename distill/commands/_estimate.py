@@ -41,6 +41,7 @@ LORA_PER_RANK = 17.7  # (inputs + outputs of the linear layers of one block) / h
 HEAD_BYTES = 32e6
 Z_TWO_SIDED, Z_ONE_SIDED, Z_POWER = 1.959964, 1.644854, 0.841621  # 5 % two- and one-sided, 80 % power
 GPAI_FALLBACK = 3.3e22  # a third of 1e23, when the base's own compute is not known
+LIVE = ("whitebox", "on_policy", "cross_tokenizer")  # methods with the teacher in memory beside the student
 UNKNOWN_TEACHER_B = 1000.0  # billions of active parameters: above any model known
 
 
@@ -187,7 +188,9 @@ def training(config: RunConfig, data: Tokens, student: Size, teacher: Size | Non
     tokens = steps * config.train.batch_size * row_tokens
     lora = config.student.adapter.kind != "none"
     factor = 4 if lora else 6
-    live = config.train.method in ("whitebox", "on_policy", "cross_tokenizer")
+    live = config.train.method in LIVE
+    if config.train.method == "preference":  # two answers each, and the untrained student as reference
+        factor = 2 * factor + 4
     scored = 2 * teacher.active * tokens if teacher and live else 0.0
     own = config.train.rollout_share * config.train.rollout_max_new_tokens if config.train.method == "on_policy" else 0
     rolled = 2 * student.active * own * steps * config.train.batch_size
@@ -260,15 +263,14 @@ def items_for_margin(margin: float, disagree: float) -> int:
 # -- law --------------------------------------------------------------------------------------------------------
 
 
-def gpai(config: RunConfig, data: Tokens, student: Size, teacher: Size | None) -> dict[str, Any]:
+def gpai(config: RunConfig, data: Tokens, learnt: Tokens, student: Size, teacher: Size | None) -> dict[str, Any]:
     """Compute of the modification against a third of the base's (Commission guidelines C(2025) 5045). Not advice.
 
     Counted: 6 x parameters x training tokens, and the teacher's 2 x active parameters for each token it read or wrote.
     """
-    tokens = data.prompt[1] + data.completion[1]
-    trained = 6 * student.params * tokens * config.train.epochs
+    trained = 6 * student.params * (learnt.prompt[1] + learnt.completion[1]) * config.train.epochs
     active = teacher.active if teacher else UNKNOWN_TEACHER_B * 1e9
-    asked = 2 * active * tokens
+    asked = 2 * active * (data.prompt[1] + data.completion[1])
     row = catalog.find_model(official(config.student.model))
     known = row.params_b * row.pretrain_tokens_t if row and row.params_b and row.pretrain_tokens_t else None
     threshold = 6 * known * 1e21 / 3 if known else GPAI_FALLBACK

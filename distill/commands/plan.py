@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from distill.config import RunConfig
     from distill.costs import Price
+    from distill.records import Prompt
 
 GPUS = ("L4", "L40S", "H100-PCIe")
 DISAGREE = (0.1, 0.2, 0.3)
@@ -69,11 +70,15 @@ def build(
     path = config.resolve(config.prompts.path)
     built = prompts.scan(config.prompts, path, config.seed)
     tokenizer, name = _estimate.cached_tokenizer(config)
-    asked = _requests(config, len(built.prompts), built.prompts)
+    asked = _requests(config, built.prompts)
     tokens = _estimate.count_tokens(asked, tokenizer, name)
     student = _estimate.size_of(config.student.model, config)
     teacher = _estimate.size_of(route_of(config.teacher).official_model, config)
-    work = _estimate.training(config, tokens, student, teacher) if student else None
+    learnt = tokens
+    if config.student.prompt is not None:  # the student is asked in other words than the teacher
+        items = prompts.scan(config.student_prompts(), path, config.seed).prompts
+        learnt = _estimate.count_tokens(_requests(config, items), tokenizer, name)
+    work = _estimate.training(config, learnt, student, teacher) if student else None
     exam, questions = examination(config)
     exam_tokens = _estimate.count_tokens(questions if "teacher" in config.eval.arms else (), tokenizer, name)
     money, problem = teacher_money(config, tokens, asked, exam_tokens)
@@ -90,19 +95,19 @@ def build(
         "evaluation": exam,
         "permission": gates.as_json(found),
         "policy": config.policy.model_dump(mode="json"),
-        "gpai": _estimate.gpai(config, tokens, student, teacher) if student else None,
+        "gpai": _estimate.gpai(config, tokens, learnt, student, teacher) if student else None,
         "advice": advice(config),
         "worth_it": worth_it(config, tokens, volume, one_off_eur + (money["expected_eur"] or 0)),
     }
-    return plan, _refusal(found) or problem
+    return plan, _refusal(found) or method_problem(config) or problem
 
 
-def _requests(config: RunConfig, count: int, items: Sequence[Any]) -> list[Request]:
+def _requests(config: RunConfig, items: Sequence[Prompt]) -> list[Request]:
     """What the teacher would be asked (the seed of a sample does not change its length)."""
     make = config.generate.sampling
     return [
         Request(item.messages, make(index), config.prompts.choices, config.generate.signals_top_k, sample)
-        for item in items[:count]
+        for item in items
         for index, sample in enumerate(range(config.generate.samples))
     ]
 
@@ -112,6 +117,24 @@ def _refusal(found: list[gates.Verdict]) -> Refused | None:
         gates.refuse(found)
     except Refused as error:
         return error
+    return None
+
+
+def method_problem(config: RunConfig) -> ConfigError | None:
+    """A method that this teacher cannot serve: said before its answers are paid for."""
+    method, kind = config.train.method, config.teacher.kind
+    if method in _estimate.LIVE and kind != "transformers":
+        return ConfigError(
+            f"train.method {method} needs the teacher in this process, and teacher.kind is {kind!r}",
+            where="train.method",
+            next="teacher.kind: transformers, or train.method: offline_topk or sft",
+        )
+    if method == "offline_topk" and not config.generate.signals_top_k:
+        return ConfigError(
+            "train.method offline_topk learns from stored log-probabilities, and none are stored",
+            where="generate.signals_top_k",
+            next="generate.signals_top_k=20, or train.method: sft",
+        )
     return None
 
 

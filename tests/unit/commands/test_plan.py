@@ -90,6 +90,8 @@ STOPS = [
     ("no cap", {"max_cost_eur: 1": "max_cost_eur: 0"}, 2, "a paid teacher needs a cap"),
     ("a forbidden region", {MISTRAL: "{kind: openai, provider: deepseek, model: deepseek-v4-pro}"}, 5, "CN"),
     ("a forbidden teacher", {MISTRAL: "{kind: openai, provider: anthropic, model: claude-opus-5-5}"}, 5, "prohibited"),
+    ("a live teacher behind an API", {"student: {": "train: {method: whitebox}\nstudent: {"}, 2, "teacher in this"),
+    ("nothing to learn from", {"student: {": "train: {method: offline_topk}\nstudent: {"}, 2, "none are stored"),
     ("an unknown base", {"smollm2-135m-instruct": "hub:nobody/base@abc"}, 5, "no licence of 'nobody/base'"),
     ("no prompts", {"prompts.jsonl": "nothing.jsonl"}, 4, "nothing.jsonl"),
     ("no test file", {"test.jsonl": "nothing.jsonl"}, 4, "nothing.jsonl"),
@@ -163,6 +165,14 @@ def test_the_one_off_bill_and_the_volume_move_the_break_even(tmp_path, capsys):
     assert (rival["pays_back_in_month"], many["pays_back_in_month"]) == (None, 1)
 
 
+def test_a_shorter_prompt_for_the_student_saves_training_and_no_teacher_token(tmp_path, capsys):
+    file = write(tmp_path, **{"{path: prompts.jsonl": "{system: '" + "A long lesson. " * 20 + "', path: prompts.jsonl"})
+    long = planned(capsys, file)[1]
+    short = planned(capsys, file, "student.prompt={system: Yes or no.}")[1]
+    assert short["teacher"]["prompt"] == long["teacher"]["prompt"]
+    assert short["training"]["tokens"] < long["training"]["tokens"] / 2
+
+
 # -- arithmetic ---------------------------------------------------------------------------------------------------
 
 
@@ -187,7 +197,7 @@ def test_the_worked_compute_example_is_far_below_the_threshold(tmp_path):
     student = _estimate.size_of("ministral-3-3b", config)
     teacher = _estimate.size_of("zai-org/GLM-5.3-Flash", config)
     assert config.train.epochs == 2
-    found = _estimate.gpai(config, data, student, teacher)
+    found = _estimate.gpai(config, data, data, student, teacher)
     assert found["training_flop"] + found["teacher_flop"] == pytest.approx(1.5e19, rel=0.05)
     assert found["threshold_flop"] == 3.3e22
     assert found["share"] == pytest.approx(0.0005, rel=0.1)
@@ -199,14 +209,15 @@ def test_the_worked_compute_example_is_far_below_the_threshold(tmp_path):
 )
 def test_a_third_of_the_bases_compute_is_that_of_the_worked_examples(tmp_path, model, third):
     config = load(write(tmp_path, **{"smollm2-135m-instruct": model}))
-    found = _estimate.gpai(config, _estimate.count_tokens([]), _estimate.size_of(model, config), None)
+    nothing = _estimate.count_tokens([])
+    found = _estimate.gpai(config, nothing, nothing, _estimate.size_of(model, config), None)
     assert found["threshold_flop"] == pytest.approx(third, rel=0.02)
 
 
 def test_distillation_at_the_scale_of_pre_training_is_flagged(tmp_path):
     config = load(write(tmp_path))
     data = _estimate.Tokens(1, 1, (0, 0, 0), (0, 10**12, 0), "")
-    assert _estimate.gpai(config, data, _estimate.size_of("smollm2-135m-instruct", config), None)["new_provider"]
+    assert _estimate.gpai(config, data, data, _estimate.size_of("smollm2-135m-instruct", config), None)["new_provider"]
 
 
 @pytest.mark.parametrize(
