@@ -20,6 +20,7 @@ def show(plan: dict[str, Any]) -> None:
         ("EU AI Act, general-purpose model?", _gpai(plan["gpai"])),
         ("method", [plan["advice"]]),
         ("worth it?", _worth(plan["worth_it"])),
+        *([("the run, beside its plan", _actual(plan["actual"]))] if plan["actual"] else []),
     ):
         print(f"\n{_bold(title)}")
         for line in lines:
@@ -149,6 +150,14 @@ def _worth(found: dict[str, Any]) -> list[str]:
     if not found["against"]:
         lines.append("no API price to compare with")
     return [*lines, "whether a cheap API is good enough, only an evaluation says: distill compare"]
+
+
+def _actual(rows: list[dict[str, Any]]) -> list[str]:
+    return [
+        f"{row['what']:<24} planned {row['planned']:>14,.6g}   actual {row['actual']:>14,.6g}"
+        + (f"   {row['above']:+.0%}" if row["above"] is not None else "")
+        for row in rows
+    ]
 
 
 def _verdict(rival: dict[str, Any]) -> str:

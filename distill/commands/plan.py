@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from distill import catalog, costs, gates, plugins, prompts
 from distill.catalog.route import official, route_of
-from distill.commands import _estimate, _plan_text
-from distill.commands._config import load_config
+from distill.commands import _actual, _estimate, _plan_text
+from distill.commands._config import load_config, run_path
 from distill.errors import ConfigError, DistillError, Refused
 from distill.records import Request
 
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("config", type=Path, metavar="CONFIG", help="YAML file of the run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example generate.samples=2")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="run folder to compare with (default: runs/NAME)")
     parser.add_argument("--json", action="store_true", help="everything, for machines")
     parser.add_argument("--gpu", action="append", metavar="ID", help=f"train on this card (default: {', '.join(GPUS)})")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="number of cards (default: 1)")
@@ -46,6 +47,7 @@ def main(args: argparse.Namespace) -> int:
     config = load_config(args)
     _check(args)
     plan, stop = build(config, args.gpu or GPUS, args.gpus, args.zone, args.volume, args.one_off_eur)
+    plan["actual"] = _actual.compare(plan, run_path(args, config))
     print(json.dumps(plan, indent=2, ensure_ascii=False)) if args.json else _plan_text.show(plan)
     if stop is not None:
         raise stop

@@ -173,6 +173,32 @@ def test_a_shorter_prompt_for_the_student_saves_training_and_no_teacher_token(tm
     assert short["training"]["tokens"] < long["training"]["tokens"] / 2
 
 
+def test_a_run_that_was_made_stands_beside_its_plan(tmp_path, capsys):
+    file = write(tmp_path)
+    assert planned(capsys, file)[1]["actual"] == []
+    folder = tmp_path / "runs" / "demo"
+    (folder / "data").mkdir(parents=True)
+    (folder / "student").mkdir()
+    card = {"rows": {"prompts": 10}, "tokens": {"prompt": 200, "completion": 30}, "cost": {"eur": 0.0002}}
+    (folder / "data" / "card.json").write_text(json.dumps(card))
+    (folder / "student" / "student.json").write_text(json.dumps({"rows": 9, "steps": 4}))
+    plan = planned(capsys, file)[1]
+    rows = {row["what"]: row for row in plan["actual"]}
+    assert len(rows) == 6
+    assert rows["teacher's input tokens"]["actual"] == 200
+    assert rows["teacher's input tokens"]["above"] == pytest.approx(200 / plan["teacher"]["prompt"][1] - 1)
+    assert rows["training rows"]["above"] == 0
+    assert cli.main(["plan", str(file)]) == 0
+    assert "the run, beside its plan" in capsys.readouterr().out
+
+
+def test_a_damaged_run_is_no_reason_not_to_plan(tmp_path, capsys):
+    file = write(tmp_path)
+    (tmp_path / "runs" / "demo" / "data").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "data" / "card.json").write_text("{broken")
+    assert planned(capsys, file)[1]["actual"] == []
+
+
 # -- arithmetic ---------------------------------------------------------------------------------------------------
 
 
