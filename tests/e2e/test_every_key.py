@@ -37,6 +37,13 @@ class Change:
 BROKEN = {"prompts.path": "broken.jsonl"}
 TOPK = {"teacher": {"kind": "transformers", "model": "path:student", "dtype": "float32"}, "generate.signals_top_k": 4}
 KD = {**TOPK, "train.method": "offline_topk"}
+ON_POLICY = {
+    "teacher": TOPK["teacher"],
+    "student.model": "path:other",
+    "train.method": "on_policy",
+    "train.rollout_share": 1.0,
+    "train.rollout_max_new_tokens": 4,
+}
 PAID = {"teacher": {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NO_SUCH_KEY"}}
 MISTRAL = {"teacher": {"kind": "openai", "provider": "scaleway", "model": "mistral-small-3.2-24b-instruct-2506"}}
 WAIVER = [{"model": "path:unlicensed", "name": "A. Person", "date": "2026-11-01", "reason": "we made it ourselves"}]
@@ -91,6 +98,12 @@ CHANGES: dict[str, Change] = {
     "train.reasoning": Change(
         True, "student", {"teacher": {"kind": "fake", "replies": ["<think>why</think>red"]}, "prompts.choices": []}
     ),
+    "train.rollout_share": Change(0.0, "student", ON_POLICY),
+    "train.rollout_max_new_tokens": Change(2, "student", ON_POLICY),
+    "train.rollout_temperature": Change(0.3, "student", ON_POLICY),
+    "train.rollout_objective": Change("sampled", "student", ON_POLICY),
+    "train.preference_beta": Change(1.0, "student", {"train.method": "preference", "train.rollout_max_new_tokens": 4}),
+    "train.align": Change("uld", "student", {**ON_POLICY, "train.method": "cross_tokenizer"}),
     "train.max_steps": Change(2, "student"),
     "train.chunk_tokens": Change(1, "student"),
     "train.share_prefix": Change(False, "student"),

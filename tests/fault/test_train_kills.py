@@ -12,7 +12,7 @@ from distill.train import run
 from tests.unit.train.conftest import make_config, records, write_rows
 from tests.unit.train.test_resume import ADAPTER, digest
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(3600)]
 STEPS, ACCUMULATION = 40, 3
 
 
