@@ -6,6 +6,7 @@ Shapes: T token positions of one prompt that are compared, V vocabulary.
 from __future__ import annotations
 
 import gc
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,17 @@ class Distance:
     computed_in: str
 
     def as_json(self) -> dict[str, Any]:
-        """Figures rounded to what they are worth."""
-        return {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in asdict(self).items()}
+        """The figures as bounds: rounded up to one digit, so that the order of a sum does not change a bundle."""
+        values = asdict(self)
+        return {**values, "worst": bound(self.worst, 1e-5), "mean_kl_nats": bound(self.mean_kl_nats, 1e-9)}
+
+
+def bound(value: float, least: float) -> float:
+    """The next number of one significant digit that is not below ``value``, and at least ``least``; 0 stays 0."""
+    if value == 0:
+        return 0.0
+    scale = 10.0 ** math.floor(math.log10(max(value, least)))
+    return float(f"{math.ceil(max(value, least) / scale * (1 - 1e-9)) * scale:.1g}")
 
 
 def probes(folder: RunFolder) -> list[Probe]:
@@ -76,8 +86,6 @@ def _read(path: Path) -> list[Probe]:
 
 def precision(weights: Path) -> str:
     """`float32` when twice that fits in the free memory, else `auto`."""
-    import math
-
     from distill.release import tensors
 
     need = 2 * 4 * sum(math.prod(t.shape) for t in tensors.read_index(weights).values())
@@ -127,8 +135,9 @@ class Reference:
         del model
         gc.collect()
         tolerance = export.tolerance if self.dtype == "float32" else max(export.tolerance, COARSE)
+        agreement = round(same / positions, 4)
         result = Distance(
-            worst, max(kl, 0.0) / positions, same / positions, len(self.probes), positions, tolerance, self.dtype
+            worst, max(kl, 0.0) / positions, agreement, len(self.probes), positions, tolerance, self.dtype
         )
         if not worst <= tolerance:  # NaN fails too
             raise GateFailed(
