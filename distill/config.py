@@ -291,15 +291,16 @@ class Eval(Section):
 
     tasks: tuple[Task, ...] = ()
     """Task files with their settings."""
-    arms: tuple[Literal["teacher", "base", "base_forced", "student", "baseline"], ...] = (
+    arms: tuple[Literal["teacher", "base", "base_forced", "base_prompted", "student", "baseline"], ...] = (
         "teacher",
         "base",
         "base_forced",
         "student",
         "baseline",
     )
-    """Who answers. `base_forced`: the untouched student held to the legal answers. `baseline`: TF-IDF and
-    logistic regression on the same teacher labels."""
+    """Who answers. `base_forced`: the untouched student held to the legal answers. `base_prompted`: the same with the
+    teacher's prompt, where the student has a shorter one. `baseline`: TF-IDF and logistic regression on the same
+    teacher labels."""
     alternatives: tuple[Provider, ...] = ()
     """Further systems to judge beside the student: the cheap API that may make the distillation needless."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05

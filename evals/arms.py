@@ -25,6 +25,7 @@ LABELS = {
     "teacher": "the teacher",
     "base": "the untouched student",
     "base_forced": "the untouched student held to the legal answers",
+    "base_prompted": "the untouched student with the teacher's prompt, held to the legal answers",
     "student": "the student",
     "baseline": "logistic regression on the teacher's labels",
     "baseline_gold": "logistic regression on the gold labels",
@@ -52,13 +53,13 @@ def answered(config: RunConfig, folder: RunFolder, questions: Sequence[Exam], st
             if name == "baseline":
                 found += humble(config, folder, students)
                 continue
-            if name == "base_forced" and not all(q.request.choices for q in questions):
-                say("eval base_forced: left out, the task has no list of legal answers")
+            if why := _left_out(name, config, questions):
+                say(f"eval {name}: left out, {why}")
                 continue
-            held = name in ("base_forced", "teacher")
+            held = name in ("base_forced", "base_prompted", "teacher")
             settings = _settings(name, config, folder)
             arm = Arm(name, LABELS[name], ())
-            mine = questions if name == "teacher" else students
+            mine = questions if name in ("teacher", "base_prompted") else students
             found.append(ask(arm, settings, mine, store, desk, held=held, confidence=name == "student"))
             right = sum(s.correct for s in found[-1].samples) / len(questions)
             say(f"eval {name}: {percent(right)}")
@@ -66,6 +67,15 @@ def answered(config: RunConfig, folder: RunFolder, questions: Sequence[Exam], st
             arm = Arm(f"alternative-{number}", str(getattr(other, "model", other.kind)), ())
             found.append(ask(arm, other, questions, store, desk, held=True))
     return found
+
+
+def _left_out(name: str, config: RunConfig, questions: Sequence[Exam]) -> str:
+    """Why an arm would say nothing new; "" when it does."""
+    if name in ("base_forced", "base_prompted") and not all(q.request.choices for q in questions):
+        return "the task has no list of legal answers"
+    if name == "base_prompted" and config.student.prompt is None and "base_forced" in config.eval.arms:
+        return "the student reads the teacher's prompt anyway: see base_forced"
+    return ""
 
 
 def _settings(name: str, config: RunConfig, folder: RunFolder) -> plugins.PluginConfig:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 DISCORDANT = 0.2
+UNTOUCHED = ("base", "base_forced", "base_prompted")
 SETTINGS = ("name", "seed", "prompts", "teacher", "generate", "student", "eval")
 AFTER = ("generate", "train")
 
@@ -85,7 +86,9 @@ def _question(config: RunConfig, folder: RunFolder, found: Sequence[Arm], questi
     reference = "teacher" if "teacher" in names else names[0]
     if candidate == reference:
         raise ConfigError("eval.arms needs two systems to compare", next="eval.arms: [teacher, student]")
-    base = next((n for n in ("base_forced", "base") if n in names and n != reference), None)
+    before = [a for a in found if a.name in UNTOUCHED and a.name not in (reference, candidate)]
+    # The best of the untouched ones: a gain over a weak prompt would be no gain.
+    base = max(before, key=lambda a: sum(s.correct for s in a.samples)).name if before else None
     sizes = [len(q.request.choices) for q in questions if q.request.choices]
     return Question(
         candidate=candidate,

@@ -120,10 +120,16 @@ def accuracy(scores: ArrayLike, clusters: Sequence[Any], confidence: float = CON
 def paired_difference(
     candidate: ArrayLike, reference: ArrayLike, clusters: Sequence[Any], confidence: float = CONFIDENCE
 ) -> Estimate:
-    """Mean of candidate - reference on the same items, clustered. A paired design: far tighter than two intervals."""
+    """Mean of candidate - reference on the same items, clustered, inside -1..1 (infinite for one cluster).
+
+    A paired design: far tighter than two intervals.
+    """
     import numpy as np
 
-    return clustered_mean(np.asarray(candidate, float) - np.asarray(reference, float), clusters, confidence)
+    found = clustered_mean(np.asarray(candidate, float) - np.asarray(reference, float), clusters, confidence)
+    if not math.isfinite(found.low):
+        return found
+    return Estimate(found.value, max(-1.0, found.low), min(1.0, found.high), found.se, found.df)
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,8 +163,10 @@ def _humble_sentence(humble: Any, c: Any, outcome: str) -> str:
     facts = f"{humble['label']} reaches {percent(humble['accuracy']['value'])}"
     if outcome == "beaten":
         return f"The humble alternative is worse: {facts}."
-    if outcome == "equal":
+    if outcome == "equal" and humble["outcome"] == "pass":
         return f"No language model is needed here: {facts} at almost no cost."
+    if outcome == "equal":
+        return f"The humble alternative does as well as {c['label']}, at almost no cost: {facts}."
     return f"The humble alternative may do: {facts}, not clearly worse than {c['label']}."
 
 

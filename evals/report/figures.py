@@ -20,6 +20,7 @@ NAMES = {
     "student": "student",
     "base": "untouched student",
     "base_forced": "untouched, held to answers",
+    "base_prompted": "untouched, teacher's prompt",
     "baseline": "logistic regression",
     "baseline_gold": "same, gold labels",
 }
@@ -52,6 +53,7 @@ def quality_and_cost(report: Mapping[str, Any]) -> Markup:
     body += [*grid, text(LEFT - 50, TOP - 10, report["method"]["metric"], "axis")]
     places = _unpriced_places(unpriced, start, edge, bool(priced))
     labels = Labels(LEFT, WIDTH - 4)
+    labels.taken.append((LEFT, BOTTOM + 5, WIDTH, BOTTOM + 60))  # the axis
     if priced:
         costs = [v for a in priced for v in (a["cost"]["per_1000_requests"][k] for k in ("low", "value", "high")) if v]
         x = log_axis(min(costs), max(costs), LEFT + 14, right - 14)
@@ -64,6 +66,8 @@ def quality_and_cost(report: Mapping[str, Any]) -> Markup:
     body += _margin_line(report, low, high, y, edge, labels)
     for arm, at in places:
         body += _accuracy_mark(arm["accuracy"], at, y, role_of(report, arm["name"]))
+    # The two that matter get the best places.
+    places.sort(key=lambda place: place[0]["name"] not in (report["candidate"], report["reference"]))
     body += [labels.place(at, y(arm["accuracy"]["value"]), short(arm)) for arm, at in places]
     facts = "; ".join(f"{a['label']}: {100 * a['accuracy']['value']:.1f} %" for a in arms)
     description = f"Accuracy with 95 % intervals over EUR per 1,000 requests. {facts}."

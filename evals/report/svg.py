@@ -23,6 +23,11 @@ SHAPES = {
 }
 
 
+# Where a label may stand, from its mark: the best places first.
+BESIDE = ((13, 4), (-13, 4), (13, -13), (13, 21), (-13, -13), (-13, 21), (13, -30), (-13, -30), (13, -47), (-13, -47))
+PLACES = (*((dx, dy, "start" if dx > 0 else "end") for dx, dy in BESIDE), (0, -16, "middle"), (0, 26, "middle"))
+
+
 def svg(name: str, title: str, description: str, height: float, body: Sequence[str]) -> Markup:
     """One figure."""
     return Markup(
@@ -55,26 +60,29 @@ class Labels:
     left: float
     right: float
     taken: list[tuple[float, float, float, float]] = field(default_factory=list)
+    marks: list[tuple[float, float, float, float]] = field(default_factory=list)
 
     def keep_free(self, x: float, y: float, half: float = 9) -> None:
         """No label may cover this point."""
-        self.taken.append((x - half, y - half, x + half, y + half))
+        self.marks.append((x - half, y - half, x + half, y + half))
 
     def free(self, box: tuple[float, float, float, float]) -> bool:
         """Nothing is there yet; box is (left, top, right, bottom)."""
-        return not any(_overlap(box, other) for other in self.taken)
+        return not any(_overlap(box, other) for other in [*self.taken, *self.marks])
 
     def place(self, x: float, y: float, content: str) -> str:
-        """A label beside (x, y), at the first place that is free."""
+        """A label beside (x, y), at the first place that is free, or else where it covers least."""
         width = 6.7 * len(content)
-        for dx, dy, anchor in (
-            (13, 4, "start"), (-13, 4, "end"), (13, -13, "start"), (13, 21, "start"), (-13, -13, "end"),
-            (-13, 21, "end"), (0, -16, "middle"), (0, 26, "middle"), (13, -28, "start"), (13, 36, "start"),
-        ):  # fmt: skip
+        best, least = (0.0, 0.0, "start", (0.0, 0.0, 0.0, 0.0)), math.inf
+        for dx, dy, anchor in PLACES:
             start = x + dx - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
             box = (start, y + dy - 11, start + width, y + dy + 3)
-            if box[0] >= self.left and box[2] <= self.right and self.free(box):
-                break
+            outside = box[0] < self.left or box[2] > self.right
+            hidden = sum(_overlap(box, other) for other in self.marks)
+            trouble = sum(_overlap(box, other) for other in self.taken) + 3 * hidden + 100 * outside
+            if trouble < least:
+                best, least = (dx, dy, anchor, box), trouble
+        dx, dy, anchor, box = best
         self.taken.append(box)
         return text(x + dx, y + dy, content, "label", anchor)
 

@@ -105,7 +105,12 @@ def test_the_sentence_says_the_outcome(accuracies, outcome, words):
 
 @pytest.mark.parametrize(
     ("accuracy", "outcome", "words"),
-    [(0.2, "beaten", "is worse"), (0.9, "equal", "No language model is needed"), (0.74, "open", "may do")],
+    [
+        (0.2, "beaten", "is worse"),
+        (0.97, "equal", "No language model is needed"),
+        (0.78, "equal", "does as well as the student"),
+        (0.74, "open", "may do"),
+    ],
 )
 def test_the_humble_baseline_is_said_plainly(accuracy, outcome, words):
     verdict = made(accuracies={"baseline": accuracy})["verdict"]

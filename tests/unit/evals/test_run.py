@@ -227,3 +227,20 @@ def test_items_that_cannot_be_read_are_one_line_before_anything_is_asked(project
         with pytest.raises(DataError, match="label"):
             stage.run(load(home), folder)
         assert not folder.eval.exists()
+
+
+def test_before_and_after_read_the_student_s_own_prompt_and_the_best_untouched_student_is_the_base(project, tmp_path):
+    home = copy_of(project, tmp_path)
+    short = "student.prompt={system: Short}"
+    arms = "eval.arms=[teacher, base_forced, base_prompted, student]"
+    with open_run(home / "run") as folder:
+        stage.run(load(home, short, arms), folder)
+        report = json.loads(folder.report_json.read_text())
+        found = {arm["name"]: arm for arm in report["arms"]}
+        assert found["base_prompted"]["tokens"]["prompt"] > found["base_forced"]["tokens"]["prompt"]
+        assert found["student"]["tokens"]["prompt"] == found["base_forced"]["tokens"]["prompt"]
+        best = max(("base_forced", "base_prompted"), key=lambda name: found[name]["right"])
+        assert found[report["base"]]["right"] == found[best]["right"]
+        stage.run(load(home, arms), folder)  # one prompt for all: nothing new to ask
+        names = [arm["name"] for arm in json.loads(folder.report_json.read_text())["arms"]]
+        assert names == ["teacher", "base_forced", "student"]
