@@ -18,7 +18,7 @@ Money = Annotated[Decimal, Field(ge=0)]
 class Row(BaseModel):
     """A dated, sourced fact."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
     source: str
     """Where it was read."""

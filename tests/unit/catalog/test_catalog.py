@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import random
 
 import pytest
 
@@ -114,6 +115,33 @@ def test_a_bad_user_file_is_named_with_the_place(tmp_path, text, said):
         catalog.fx()
     assert said in str(error.value)
     assert catalog.USER_FILE in str(error.value)
+
+
+def test_a_mangled_user_file_never_gives_a_traceback(tmp_path):
+    whole = (
+        "prices:\n  - {provider: x, currency: EUR, as_of: 2026-11-20, source: s, models: {m: {input: 1, output: 9}}}\n"
+        "grid:\n  - {zone: FRA, g_per_kwh: 41, year: 2025, source: s, as_of: 2026-01-26}\n"
+        "fx: {per_eur: {USD: 1.1}, as_of: 2026-10-30, source: s}\n"
+    )
+    dice, refused = random.Random(5), 0
+    for _ in range(200):
+        text = list(whole)
+        for _ in range(dice.randint(1, 4)):
+            place = dice.randrange(len(text))
+            text[place] = dice.choice(
+                ["", "{", "}", "[", ":", "-", "\n", "\0", "null", "1e999", ".nan", "&a", "*a", "!!x "]
+            )
+        (tmp_path / catalog.USER_FILE).write_text("".join(text))
+        catalog._user.cache_clear()
+        catalog._table.cache_clear()
+        try:
+            catalog.search("prices")
+            catalog.search("grid")
+            catalog.fx()
+        except ConfigError as error:
+            refused += 1
+            assert catalog.USER_FILE in str(error)
+    assert 50 < refused < 200
 
 
 def test_the_longest_pattern_of_a_licence_decides():
