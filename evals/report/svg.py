@@ -23,9 +23,17 @@ SHAPES = {
 }
 
 
-# Where a label may stand, from its mark: the best places first.
-BESIDE = ((13, 4), (-13, 4), (13, -13), (13, 21), (-13, -13), (-13, 21), (13, -30), (-13, -30), (13, -47), (-13, -47))
-PLACES = (*((dx, dy, "start" if dx > 0 else "end") for dx, dy in BESIDE), (0, -16, "middle"), (0, 26, "middle"))
+# Where a label may stand, from its mark: the best places first, then ever higher.
+BESIDE = (
+    (13, 4),
+    (-13, 4),
+    (13, -13),
+    (13, 21),
+    (-13, -13),
+    (-13, 21),
+    *((x, y) for y in (-29, -45, -61, -77) for x in (13, -13)),
+)
+PLACES: tuple[tuple[float, float, str], ...] = tuple((dx, dy, "start" if dx > 0 else "end") for dx, dy in BESIDE)
 
 
 def svg(name: str, title: str, description: str, height: float, body: Sequence[str]) -> Markup:
