@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FLOOR = -1e4  # log-probability that stands for a probability of 0: finite, so that losses need no special case
 TAIL_FLOOR = 1e-9  # least mass of the tail bucket
-CHUNK_BYTES = 64 << 20  # one float32 array of a chunk: the head's matrix is read once per chunk
+CHUNK_BYTES = 32 << 20  # one float32 array of a chunk: the head's matrix is read once per chunk
 BLOCK_BYTES = 2 << 20  # ... of a block: what fits a processor's cache while the softmax passes go over it
 
 
