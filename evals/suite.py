@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 from pydantic import Field, PrivateAttr
 
 from distill import config as configuration
+from distill import strict_yaml
 from distill.config import Prompts, Section, Serving, Task
 from distill.errors import Refused
 
@@ -78,7 +79,7 @@ class Suite(Section):
 
 def load(path: Path) -> Suite:
     """Read and validate a suite. Raises ConfigError, and Refused for a set that a client report may not use."""
-    suite = configuration.validate(Suite, configuration.read_yaml(path), str(path))
+    suite = configuration.validate(Suite, strict_yaml.read_yaml(path), str(path))
     suite._folder = path.resolve().parent
     if suite.profile == "client":
         for task in suite.task_configs:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import config as configuration
-from distill import plugins
+from distill import plugins, strict_yaml
 from distill.errors import ConfigError
 from evals import samples
 from evals.analysis import Arm
@@ -65,7 +65,7 @@ def _parse(argument: str) -> System:
 
 def _settings(path: Path) -> plugins.PluginConfig:
     """The provider settings in a YAML file."""
-    values = configuration.read_yaml(path)
+    values = strict_yaml.read_yaml(path)
     kind = values.get("kind")
     if not isinstance(kind, str):
         names = ", ".join(plugins.available("distill.providers"))

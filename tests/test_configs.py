@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distill import catalog, cli, config, gates
+from distill import catalog, cli, config, gates, strict_yaml
 from distill.config import Provider, Section
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -54,7 +54,7 @@ def test_each_run_can_be_planned(path, capsys):
 
 @pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
 def test_each_system_of_the_benchmark_is_a_valid_provider(path):
-    config.validate(System, {"system": config.read_yaml(path)}, str(path))
+    config.validate(System, {"system": strict_yaml.read_yaml(path)}, str(path))
 
 
 def test_the_suite_of_the_benchmark_is_valid():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill import catalog, costs
 from distill.catalog.route import official, route_of
+from distill.config import LIVE_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,6 @@ LORA_PER_RANK = 17.7  # (inputs + outputs of the linear layers of one block) / h
 HEAD_BYTES = 32e6
 Z_TWO_SIDED, Z_ONE_SIDED, Z_POWER = 1.959964, 1.644854, 0.841621  # 5 % two- and one-sided, 80 % power
 GPAI_FALLBACK = 3.3e22  # a third of 1e23, when the base's own compute is not known
-LIVE = ("whitebox", "on_policy", "cross_tokenizer")  # methods with the teacher in memory beside the student
 UNKNOWN_TEACHER_B = 1000.0  # billions of active parameters: above any model known
 
 
@@ -188,7 +188,7 @@ def training(config: RunConfig, data: Tokens, student: Size, teacher: Size | Non
     tokens = steps * config.train.batch_size * row_tokens
     lora = config.student.adapter.kind != "none"
     factor = 4 if lora else 6
-    live = config.train.method in LIVE
+    live = config.train.method in LIVE_METHODS
     if config.train.method == "preference":  # two answers each, and the untrained student as reference
         factor = 2 * factor + 4
     scored = 2 * teacher.active * tokens if teacher and live else 0.0

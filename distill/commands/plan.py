@@ -101,7 +101,7 @@ def build(
         "advice": advice(config),
         "worth_it": worth_it(config, tokens, volume, one_off_eur + (money["expected_eur"] or 0)),
     }
-    return plan, _refusal(found) or method_problem(config) or problem
+    return plan, _refusal(found) or problem
 
 
 def _requests(config: RunConfig, items: Sequence[Prompt]) -> list[Request]:
@@ -119,24 +119,6 @@ def _refusal(found: list[gates.Verdict]) -> Refused | None:
         gates.refuse(found)
     except Refused as error:
         return error
-    return None
-
-
-def method_problem(config: RunConfig) -> ConfigError | None:
-    """A method that this teacher cannot serve: said before its answers are paid for."""
-    method, kind = config.train.method, config.teacher.kind
-    if method in _estimate.LIVE and kind != "transformers":
-        return ConfigError(
-            f"train.method {method} needs the teacher in this process, and teacher.kind is {kind!r}",
-            where="train.method",
-            next="teacher.kind: transformers, or train.method: offline_topk or sft",
-        )
-    if method == "offline_topk" and not config.generate.signals_top_k:
-        return ConfigError(
-            "train.method offline_topk learns from stored log-probabilities, and none are stored",
-            where="generate.signals_top_k",
-            next="generate.signals_top_k=20, or train.method: sft",
-        )
     return None
 
 

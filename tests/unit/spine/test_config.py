@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill import config
+from distill import config, strict_yaml
 from distill.errors import ConfigError
 
 GOOD = """
@@ -83,7 +83,7 @@ def test_binary_and_huge_files_are_refused(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="UTF-8"):
         config.load(path)
-    path.write_bytes(b"a" * (config.MAX_BYTES + 1))
+    path.write_bytes(b"a" * (strict_yaml.MAX_BYTES + 1))
     with pytest.raises(ConfigError, match="larger"):
         config.load(path)
 
@@ -128,7 +128,7 @@ FIELDS = [
 @settings(max_examples=1000, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), values, max_size=6))
 def test_a_thousand_fuzzed_values_never_traceback(changes):
-    mapping = config.parse_yaml(GOOD, "x")
+    mapping = strict_yaml.parse_yaml(GOOD, "x")
     for dotted, value in changes.items():
         target = mapping
         *parents, last = dotted.split(".")
