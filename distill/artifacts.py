@@ -6,7 +6,8 @@
       .lock              held while a process works here (flock: the kernel frees it when the process dies)
       config.json        resolved configuration, its hash, versions, git revision
       manifest.json      stage -> key of its inputs, hashes of its outputs
-      run.db             every answer ever received, and the ledger (distill.query.store)
+      run.db             every answer ever received, and the ledger (distill.query.store); beside it run.db-lock and
+                         run.db-ballast, 4 MB given up when the disk is full so that what was paid for still fits
       data/              train.parquet holdout.parquet rejects.parquet card.md
       signals/           the teacher's log-probabilities (distill.signals)
       checkpoints/       step-00000120/ LATEST
@@ -170,7 +171,13 @@ class RunFolder:
 
 @contextlib.contextmanager
 def open_run(path: Path) -> Iterator[RunFolder]:
-    """Create the folder (mode 0700) if needed, take its lock, and give it. Raises RunLocked, DiskProblem."""
+    """Create the folder (mode 0700) if needed, take its lock, and give it. Raises RunLocked, DiskProblem.
+
+    Of several processes started together (torchrun), the first holds the lock for all of them.
+    """
+    if rank() > 0:
+        yield RunFolder(path)
+        return
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -189,6 +196,11 @@ def open_run(path: Path) -> Iterator[RunFolder]:
         yield RunFolder(path)
     finally:
         os.close(lock)
+
+
+def rank() -> int:
+    """Number of this process among those torchrun started; 0 when it runs alone."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def disk_problem(error: OSError, path: Path) -> DiskProblem:

@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Every known error is one line on stderr, never a traceback."""
     argv = list(sys.argv[1:] if argv is None else argv)
     os.umask(0o077)  # a run folder holds confidential prompts
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin on a busy machine slow everyone down
     try:
         return _dispatch(argv)
     except BrokenPipeError:
@@ -91,7 +92,7 @@ def _dispatch(argv: list[str]) -> int:
     parser = _Parser(prog=f"distill {name}", description=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.set_defaults(command=name)
     module.add_arguments(parser)
-    return int(module.main(parser.parse_args(argv[1:])))
+    return int(module.main(parser.parse_intermixed_args(argv[1:])))
 
 
 class _Parser(argparse.ArgumentParser):

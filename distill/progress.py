@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ PLAIN_EVERY_S = 10.0
 
 def say(line: str) -> None:
     """One line on stderr, flushed. Results go to stdout; what happens on the way goes here."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the first speaks
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Progress:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from typing import TYPE_CHECKING, Protocol, cast
 
-from distill.artifacts import RunFolder, open_run, sha256_file, stage_key
+from distill.artifacts import RunFolder, open_run, rank, sha256_file, stage_key
 from distill.commands._config import add_config_arguments, load_config, run_path
+from distill.errors import ConfigError, EnvironmentProblem
 from distill.progress import say
 
 if TYPE_CHECKING:
@@ -65,9 +67,20 @@ def run_stage(name: str, config: RunConfig, folder: RunFolder) -> bool:
     started = time.monotonic()
     say(f"{name}: started")
     outputs = stage.run(config, folder)
+    if rank() > 0:
+        return True
     folder.finish(name, key, outputs, seconds=round(time.monotonic() - started, 1))
     say(f"{name}: done in {time.monotonic() - started:.1f} s")
     return True
+
+
+def alone(command: str) -> None:
+    """Raise EnvironmentProblem when torchrun started several processes: only training is shared out."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise EnvironmentProblem(
+            f"`distill {command}` runs in one process; only `train` is shared out by torchrun",
+            next="distill generate CONFIG; torchrun --nproc_per_node N -m distill train CONFIG; distill run CONFIG",
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +93,13 @@ def main(args: argparse.Namespace) -> int:
     from distill.commands import _summary
 
     config = load_config(args)
+    alone("run")
+    if not config.eval.tasks:
+        raise ConfigError(
+            "eval.tasks is empty: the student would be trained and never compared",
+            where=str(args.config),
+            next="name a task: eval.tasks: [{kind: classification, path: test.jsonl}]",
+        )
     with open_run(run_path(args, config)) as folder:
         _summary.write_config(config, folder)
         for name in STAGES:

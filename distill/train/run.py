@@ -55,7 +55,7 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
 
     settings = config.train
     threads = be_deterministic(settings.threads)
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     base = models.resolve(config.student.model, config.resolve("."))
     student = load_student(base.path, config.student.dtype, config.student.adapter, config.seed)
     data = setup.read_data(config, folder, student.tokenizer)
