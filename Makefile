@@ -6,13 +6,13 @@ export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench test-fault test-vllm test-gpu wheel clean
+.PHONY: demo test check bench test-fault test-vllm wheel clean
 
 demo: .venv/.installed  ## the whole line on real models, then the report
 	$(BIN)/distill run configs/quickstart.yaml
 
 test: .venv/.dev  ## every test but the long campaigns, the real pipeline once
-	$(BIN)/pytest -q -n 2 --dist loadgroup -m "not fault and not gpu and not vllm"
+	$(BIN)/pytest -q -n 2 --dist loadgroup -m "not fault and not vllm"
 
 check: .venv/.dev  ## format, lint, types, import rules, quick tests
 	scripts/check
@@ -23,11 +23,8 @@ bench: .venv/.dev  ## side-by-side ratios; see scripts/bench/
 test-fault: .venv/.dev  ## crash and fault campaigns
 	$(BIN)/pytest -q -m fault --timeout 7200
 
-test-vllm: .venv/.dev  ## needs a vLLM environment: VLLM_PYTHON=/path/to/python
+test-vllm: .venv/.dev  ## the vLLM engine beside transformers; VLLM_PYTHON=/path/to/python names its environment
 	$(BIN)/pytest -q -m vllm --timeout 3600
-
-test-gpu: .venv/.dev  ## needs a CUDA device
-	$(BIN)/pytest -q -m gpu --timeout 1800
 
 wheel: .venv/.dev
 	$(BIN)/python -m build --wheel --outdir dist

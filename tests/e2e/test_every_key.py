@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from distill import cli, config
 from tests.e2e.line import CONFIG, sends, write_run
@@ -47,6 +49,7 @@ ON_POLICY = {
 PAID = {"teacher": {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NO_SUCH_KEY"}}
 MISTRAL = {"teacher": {"kind": "openai", "provider": "scaleway", "model": "mistral-small-3.2-24b-instruct-2506"}}
 WAIVER = [{"model": "path:unlicensed", "name": "A. Person", "date": "2026-11-01", "reason": "we made it ourselves"}]
+MARK = "Q9-declared-by-a-person"
 
 CHANGES: dict[str, Change] = {
     "name": Change("other", "bundle"),
@@ -81,6 +84,9 @@ CHANGES: dict[str, Change] = {
     "student.adapter.alpha": Change(3, "student"),
     "student.adapter.dropout": Change(0.3, "student"),
     "student.adapter.targets": Change(["q_proj"], "student"),
+    "student.prompt.system": Change("Which colour?", "rows"),
+    "student.prompt.examples": Change([{"user": "sun", "assistant": "red"}], "rows"),
+    "student.prompt.template": Change("{{ thing }}!", "rows"),
     "student.dtype": Change("bfloat16", "student"),
     "student.max_length": Change(70, "student"),
     "train.method": Change("offline_topk", "student", TOPK),
@@ -115,6 +121,7 @@ CHANGES: dict[str, Change] = {
     "policy.waivers": Change(WAIVER, "end", {"student.model": "path:unlicensed"}),
     "eval.tasks": Change([{"kind": "exact", "path": "test.jsonl", "gold_field": "label"}], "report"),
     "eval.arms": Change(["teacher", "base_forced", "student"], "report"),
+    "eval.alternatives": Change([{"kind": "fake", "model": "fake-9"}], "report"),
     "eval.margin": Change(0.2, "report"),
     "eval.gate": Change("teacher", "end"),
     "eval.draws": Change(2000, "report"),
@@ -130,6 +137,11 @@ CHANGES: dict[str, Change] = {
     "release.licence": Change("mit", "bundle"),
     "release.summary": Change("Another sentence.", "bundle"),
     "release.languages": Change(["de"], "bundle"),
+    "release.rescore": Change(0, "rescored"),
+    "release.sign_key": Change("key.pem", "bundle"),
+    "release.sign_password_env": Change("NO_SUCH_PASSWORD", "end", {"release.sign_key": "key.pem"}),
+    "release.previous": Change("base-0/release/tiny-0.1.0", "bundle", {"release.version": "0.2.0"}),
+    **{f"release.declared.{name}": Change(MARK, "declared") for name in config.Declared.model_fields},
 }
 
 
@@ -166,13 +178,16 @@ def folder(tiny_student, tiny_teacher, tmp_path_factory):
     for name, licence in (("noncommercial", "license: cc-by-nc-4.0"), ("unlicensed", "")):
         shutil.copytree(tiny_student, path / name)
         (path / name / "README.md").write_text(f"---\n{licence}\n---\n")
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (path / "key.pem").write_bytes(key.private_bytes(*private))
     (path / "broken.jsonl").write_text((path / "train.jsonl").read_text() + "{broken\n")
     return path
 
 
 @pytest.fixture(scope="module")
 def base_runs(folder):
-    """Fingerprints and folders of the runs that changes are compared with, made once each."""
+    """Fingerprints and folders of the runs that changes are compared with, made once each; the plain one first."""
     return {}
 
 
@@ -198,6 +213,8 @@ def fingerprint(out: Path, code: int, said: str) -> dict[str, Any]:
             for path in (out / "release").rglob("*")
             if path.is_file()
         ),
+        "rescored": sorted('"score"' in path.read_text() for path in (out / "release").glob("*/release.json")),
+        "declared": sum(MARK in path.read_text() for path in (out / "release").rglob("*.md")),
     }
 
 
@@ -230,9 +247,10 @@ def report(path: Path, speed: Path) -> Any:
 def test_the_key_changes_behaviour(key, folder, base_runs, tmp_path, capsys):
     change = CHANGES[key]
     name = json.dumps(change.given, sort_keys=True)
-    if name not in base_runs:
-        base = folder / f"base-{len(base_runs)}"
-        base_runs[name] = (base, run(folder, change.given, base, capsys))
+    for given in ({}, change.given):  # the plain run first: some changes name its bundle
+        if (known := json.dumps(given, sort_keys=True)) not in base_runs:
+            base = folder / f"base-{len(base_runs)}"
+            base_runs[known] = (base, run(folder, given, base, capsys))
     base, before = base_runs[name]
     # Starting from a copy, only the stages that depend on the key run again: that they do is part of the test.
     out = tmp_path / "run"
