@@ -1,4 +1,4 @@
-"""The vLLM engine says what the transformers engine says, on real weights. VLLM_PYTHON names an environment with vLLM."""
+"""The vLLM engine says what transformers says, on real weights. VLLM_PYTHON names an environment with vLLM."""
 
 from __future__ import annotations
 
