@@ -2,7 +2,7 @@
 
     python scripts/bench/startup.py
 
-Prints CPU and wall milliseconds, median and minimum of 15 fresh processes each, and the ratio to the floor (bare Python).
+Prints CPU and wall milliseconds, median and minimum of 15 fresh processes each, and the ratio to bare Python.
 """
 
 from __future__ import annotations
