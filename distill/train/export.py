@@ -29,6 +29,7 @@ def write(folder: RunFolder, student: Loaded, base_name: str, facts: dict[str, A
                 config.base_model_name_or_path = base_name
             student.model.save_pretrained(path / "adapter", save_embedding_layers=False)
             (path / "adapter" / "README.md").unlink(missing_ok=True)  # the card is written by the release stage
+            _sort_lists(path / "adapter" / "adapter_config.json")
         else:
             causal_lm(student.model).save_pretrained(path)
         student.tokenizer.save_pretrained(path)
@@ -56,6 +57,15 @@ def peak_rss_mb() -> int:
     """Most memory this process ever held, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3))
+
+
+def _sort_lists(file: Path) -> None:
+    """The library writes sets in an order that changes with each process; equal runs must write equal bytes."""
+    values = json.loads(file.read_text("utf-8"))
+    named = {
+        k: sorted(v) if isinstance(v, list) and all(isinstance(x, str) for x in v) else v for k, v in values.items()
+    }
+    file.write_text(json.dumps(named, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def _forget_paths(path: Path) -> None:

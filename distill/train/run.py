@@ -144,6 +144,7 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
         "base_name": base.name,
         "base_sha256": base.sha256,
         "seed": config.seed,
+        "threads": threads,
         "steps": len(steps),
         "rows": len(rows),
         "dropped": data.train.dropped,

@@ -29,15 +29,19 @@ EXTRA = "rows.jsonl"
 
 @dataclass(frozen=True)
 class Change:
-    """``value`` for the key, ``shows`` in which part of the fingerprint; ``given`` holds for both runs."""
+    """``value`` for the key, ``shows`` in which part of the fingerprint; ``given`` holds for both runs.
+
+    ``anew``: files that the second run does not inherit, so that it asks again.
+    """
 
     value: Any
     shows: str
     given: dict[str, Any] = field(default_factory=dict)
+    anew: tuple[str, ...] = ()
 
 
 BROKEN = {"prompts.path": "broken.jsonl"}
-TOPK = {"teacher": {"kind": "transformers", "model": "path:student", "dtype": "float32"}, "generate.signals_top_k": 4}
+TOPK = {"teacher": {"kind": "transformers", "model": "path:taught", "dtype": "float32"}, "generate.signals_top_k": 4}
 KD = {**TOPK, "train.method": "offline_topk"}
 ON_POLICY = {
     "teacher": TOPK["teacher"],
@@ -46,7 +50,16 @@ ON_POLICY = {
     "train.rollout_share": 1.0,
     "train.rollout_max_new_tokens": 4,
 }
-PAID = {"teacher": {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NO_SUCH_KEY"}}
+PAID = {
+    "teacher": {
+        "kind": "openai",
+        "model": "qwen2.5-coder-0.5b-instruct",
+        "base_url": "http://127.0.0.1:9/v1",
+        "price": {"input": 1, "output": 1, "currency": "EUR", "as_of": "2026-11-01"},
+        "max_attempts": 1,
+        "deadline_s": 2,
+    }
+}
 MISTRAL = {"teacher": {"kind": "openai", "provider": "scaleway", "model": "mistral-small-3.2-24b-instruct-2506"}}
 WAIVER = [{"model": "path:unlicensed", "name": "A. Person", "date": "2026-11-01", "reason": "we made it ourselves"}]
 MARK = "Q9-declared-by-a-person"
@@ -88,7 +101,7 @@ CHANGES: dict[str, Change] = {
     "student.prompt.examples": Change([{"user": "sun", "assistant": "red"}], "rows"),
     "student.prompt.template": Change("{{ thing }}!", "rows"),
     "student.dtype": Change("bfloat16", "student"),
-    "student.max_length": Change(70, "student"),
+    "student.max_length": Change(102, "student"),
     "train.method": Change("offline_topk", "student", TOPK),
     "train.loss": Change("reverse_kl", "student", KD),
     "train.kd_weight": Change(0.3, "student", KD),
@@ -125,7 +138,7 @@ CHANGES: dict[str, Change] = {
     "eval.margin": Change(0.2, "report"),
     "eval.gate": Change("teacher", "end"),
     "eval.draws": Change(2000, "report"),
-    "eval.batch_size": Change(1, "report"),
+    "eval.batch_size": Change(1, "report", anew=("run.db", "speed.json")),
     "eval.serving.eur_per_hour": Change(1.0, "report"),
     "eval.serving.utilisation": Change(1.0, "report"),
     "eval.serving.amortise_months": Change(3, "report"),
@@ -175,6 +188,12 @@ def folder(tiny_student, tiny_teacher, tmp_path_factory):
         json.loads(line) | {"twin": f"t{n}"} for n, line in enumerate((path / "train.jsonl").read_text().splitlines())
     ]
     (path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # A teacher whose log-probabilities belong to its answers: a random one is refused, its signals look shifted.
+    taught = ["student.adapter.kind=none", "train.epochs=14", "--out", str(path / "teaching")]
+    for stage in ("generate", "train"):
+        assert cli.main([stage, str(path / "run.yaml"), *taught]) == 0
+    shutil.copytree(path / "teaching" / "student", path / "taught")
+    (path / "taught" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     for name, licence in (("noncommercial", "license: cc-by-nc-4.0"), ("unlicensed", "")):
         shutil.copytree(tiny_student, path / name)
         (path / name / "README.md").write_text(f"---\n{licence}\n---\n")
@@ -244,7 +263,9 @@ def report(path: Path, speed: Path) -> Any:
 
 
 @pytest.mark.parametrize("key", CHANGES)
-def test_the_key_changes_behaviour(key, folder, base_runs, tmp_path, capsys):
+def test_the_key_changes_behaviour(key, folder, base_runs, tmp_path, capsys, monkeypatch):
+    for name in ("MISTRAL_API_KEY", "SCW_SECRET_KEY"):
+        monkeypatch.delenv(name, raising=False)  # no test may ask a real endpoint
     change = CHANGES[key]
     name = json.dumps(change.given, sort_keys=True)
     for given in ({}, change.given):  # the plain run first: some changes name its bundle
@@ -254,9 +275,8 @@ def test_the_key_changes_behaviour(key, folder, base_runs, tmp_path, capsys):
     base, before = base_runs[name]
     # Starting from a copy, only the stages that depend on the key run again: that they do is part of the test.
     out = tmp_path / "run"
-    shutil.copytree(
-        base, out, ignore=shutil.ignore_patterns("checkpoints", "release") if change.shows != "end" else None
-    )
+    left = change.anew + (() if change.shows == "end" else ("checkpoints", "release"))
+    shutil.copytree(base, out, ignore=shutil.ignore_patterns(*left))
     after = run(folder, {**change.given, key: change.value}, out, capsys)
     assert after[change.shows] != before[change.shows]
     if change.shows != "end":

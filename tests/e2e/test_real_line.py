@@ -74,13 +74,9 @@ def test_the_bundle_verifies_and_its_weights_answer(run):
     weights = next(bundle.rglob("model.safetensors")).parent
     model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(weights)
-    messages = [
-        {
-            "role": "system",
-            "content": json.loads((run / "config.json").read_text())["config"]["student"]["prompt"]["system"],
-        },
-        {"role": "user", "content": "chess program. Plays chess against you."},
-    ]
+    prompt = json.loads((run / "config.json").read_text())["config"]["student"]["prompt"]["template"]
+    question = prompt.partition("\n")[0] + "\nchess program. Plays chess against you."
+    messages = [{"role": "user", "content": question}]
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     with torch.no_grad():
         new = model.generate(**ids, max_new_tokens=6, do_sample=False)[0, ids["input_ids"].shape[1] :]

@@ -47,7 +47,7 @@ def test_only_our_two_packages_are_top_level(wheel):
 def test_data_files_travel_and_tests_do_not(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.startswith("distill/catalog/") and name.endswith(".yaml") for name in names)
-    assert any(name.startswith("evals/report/") and name.endswith(".html") for name in names)
+    assert any(name.startswith("evals/report/") and name.endswith(".html.j2") for name in names)
     assert not [name for name in names if "tests/" in name or name.startswith("configs")]
 
 
@@ -85,6 +85,7 @@ def test_a_missing_extra_says_the_exact_command(installed, tmp_path):
         f"teacher: {{kind: transformers, model: {model!r}}}\nstudent: {{model: {model!r}}}\n"
     )
     (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     done = run(installed, tmp_path, "generate", "c.yaml")
     assert done.returncode == 3, done.stderr
     assert "pip install 'alambic[train]'" in done.stderr

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from distill.artifacts import RunFolder
-from distill.config import RunConfig, validate
+from distill.config import LIVE_METHODS, RunConfig, validate
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"]
 SYSTEM = "Answer with the section of the package."
@@ -45,12 +45,18 @@ def write_rows(path, rows) -> None:
 def make_config(student, **train) -> RunConfig:
     """A configuration whose student is a local folder."""
     adapter = train.pop("adapter", {"r": 4, "alpha": 8})
-    teacher = train.pop("teacher", {"kind": "fake", "model": "fake"})
+    method = train.get("method", "sft")
+    live = (
+        {"kind": "transformers", "model": "path:none"} if method in LIVE_METHODS else {"kind": "fake", "model": "fake"}
+    )
+    teacher = train.pop("teacher", live)
+    generate = {"signals_top_k": 4} if method == "offline_topk" else {}
     values = {
         "name": "t",
         "seed": train.pop("seed", 7),
         "prompts": {"path": "none.jsonl"},
         "teacher": teacher,
+        "generate": generate,
         "student": {"model": f"path:{student}", "adapter": adapter, "max_length": train.pop("max_length", 256)},
         "train": {"lr": 1e-2, "batch_size": 6, "micro_batch_size": 2, "threads": 1, "checkpoint_every_s": 0} | train,
     }

@@ -170,8 +170,8 @@ def test_targets_that_match_nothing_are_named_with_what_there_is(tiny_student, r
 
 
 def test_whitebox_needs_a_teacher_in_this_process(tiny_student, run_folder):
-    with pytest.raises(ConfigError, match="needs the teacher in this process"):
-        run.run(make_config(tiny_student, method="whitebox"), run_folder)
+    with pytest.raises(ConfigError, match="needs the teacher's weights in this process"):
+        make_config(tiny_student, method="whitebox", teacher={"kind": "fake", "model": "fake"})
 
 
 def test_offline_top_k_without_signals_says_how_to_get_them(tiny_student, run_folder):
