@@ -56,9 +56,7 @@ def test_help_init_and_plan_work_without_torch(installed, tmp_path):
     assert run(installed, tmp_path, "--help").returncode == 0
     done = run(installed, tmp_path, "init", "mine.yaml", "--teacher", "api")
     assert done.returncode == 0, done.stderr
-    (tmp_path / "prompts.jsonl").write_text(
-        '{"id": "1", "prompt": "Say hello."}\n{"id": "2", "prompt": "Say goodbye."}\n'
-    )
+    (tmp_path / "prompts.jsonl").write_text('{"id": "1", "lang": "en", "text": "Where is my parcel?"}\n')
     done = run(installed, tmp_path, "plan", "mine.yaml", "prompts.path=prompts.jsonl")
     assert done.returncode == 0, done.stderr
     assert "EUR" in done.stdout

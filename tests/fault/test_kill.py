@@ -111,14 +111,15 @@ def campaign(folder, points: int, target=child.work, seed: int = 3) -> dict[str,
         "rows": totals.answers - len(texts),
         "contradictions": len(contradictions),
         "ledger_minus_exact": totals.balance.spent - exact,
-        "idle_kills": max(0, points // 2 - at_work),
+        "idle_kills": max(0, points // 5 - at_work),  # a harness that never hits a call in flight shows nothing
         "uncovered": max(0, bill - totals.balance.spent - totals.balance.uncertain),
         "unknown_sends": max(0, sends - len(texts) - totals.uncertain),
     }
 
 
 def test_twenty_kills_lose_nothing_and_buy_nothing_twice(tmp_path):
-    assert set(campaign(tmp_path, points=20).values()) == {0}
+    figures = campaign(tmp_path, points=20)
+    assert {name: value for name, value in figures.items() if value} == {}
 
 
 def test_the_harness_notices_a_store_that_acknowledges_what_it_has_not_kept(tmp_path):
