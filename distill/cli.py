@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from typing import TYPE_CHECKING
 
 from distill import __version__
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Every known error is one line on stderr, never a traceback."""
     argv = list(sys.argv[1:] if argv is None else argv)
     os.umask(0o077)  # a run folder holds confidential prompts
+    # What a library will drop one day is for us to read, not for the person who runs this.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\.")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin on a busy machine slow everyone down
     try:
         return _dispatch(argv)
