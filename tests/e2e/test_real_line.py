@@ -66,6 +66,7 @@ def test_the_answers_are_the_teachers_own_and_legal(run):
 
 
 def test_the_bundle_verifies_and_its_weights_answer(run):
+    import pyarrow.parquet as parquet
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -74,16 +75,16 @@ def test_the_bundle_verifies_and_its_weights_answer(run):
     weights = next(bundle.rglob("model.safetensors")).parent
     model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(weights)
-    prompt = json.loads((run / "config.json").read_text())["config"]["student"]["prompt"]["template"]
-    question = prompt.partition("\n")[0] + "\nchess program. Plays chess against you."
-    messages = [{"role": "user", "content": question}]
+    answers = parquet.read_table(run / "eval" / "student.parquet").to_pylist()
+    surest = max((row for row in answers if row["text"] in LABELS), key=lambda row: row["confidence"])
+    messages = [{"role": "user", "content": surest["prompt"]}]
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     with torch.no_grad():
         new = model.generate(**ids, max_new_tokens=6, do_sample=False)[0, ids["input_ids"].shape[1] :]
-    assert tokenizer.decode(new, skip_special_tokens=True).strip() in TASK_LABELS
+    assert tokenizer.decode(new, skip_special_tokens=True).strip() == surest["text"]
 
 
-TASK_LABELS = {"games", "sound", "video", "mail", "graphics", "fonts", "database", "science"}
+LABELS = {"games", "sound", "video", "mail", "graphics", "fonts", "database", "science"}
 
 
 def test_the_same_command_again_takes_under_five_seconds_and_asks_nothing(run):
