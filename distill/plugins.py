@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
@@ -56,12 +56,3 @@ def unknown(package: str, kind: str) -> str:
     close = difflib.get_close_matches(kind, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ";"
     return f"no {noun} {kind!r}{hint} available: {', '.join(names)}"
-
-
-def describe(package: str) -> list[tuple[str, str]]:
-    """(name, first line of the docstring) of every plug-in: for listings and the generated reference."""
-    rows: list[tuple[str, str]] = []
-    for name in available(package):
-        doc: Any = load(package, name).__doc__ or ""
-        rows.append((name, doc.strip().splitlines()[0] if doc.strip() else ""))
-    return rows

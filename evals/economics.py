@@ -9,6 +9,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from distill.costs import HOURS_PER_MONTH
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from evals.samples import Sample
 
 NANO = 1e9
-HOURS_PER_MONTH = 730.0
 
 
 @dataclass(frozen=True, slots=True)

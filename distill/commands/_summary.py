@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from distill.artifacts import RunFolder
     from distill.config import RunConfig
 
-STAGE_ORDER = ("generate", "train", "eval", "release")
 NARROW = 72  # columns below which a table is harder to read than lines
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "openai", "vllm", "numpy", "pyarrow")
 
@@ -58,6 +57,8 @@ def show(config: RunConfig, folder: RunFolder) -> None:
     """Print the end of a run: the systems side by side, the verdict, what each stage took, and where things are."""
     from rich.console import Console
 
+    from distill.commands.run import STAGES
+
     console = Console()
     if folder.report_json.exists():
         report: dict[str, Any] = json.loads(folder.report_json.read_text("utf-8"))
@@ -68,8 +69,8 @@ def show(config: RunConfig, folder: RunFolder) -> None:
                 console.print("  ".join(row), soft_wrap=True)
         for part in report["verdict"]["parts"]:
             console.print(part, highlight=False)
-    done = sorted(folder.read_manifest().items(), key=lambda item: STAGE_ORDER.index(item[0]))
-    took = {name: entry.get("seconds", 0.0) for name, entry in done}
+    done = folder.read_manifest()
+    took = {name: done[name].get("seconds", 0.0) for name in STAGES if name in done}
     console.print("took     " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in took.items()), soft_wrap=True)
     bundle = folder.release / f"{config.name}-{config.release.version}"
     if bundle.is_dir():

@@ -52,8 +52,8 @@ def load_stage(name: str) -> Stage:
 
 def key_of(stage: Stage, config: RunConfig, folder: RunFolder) -> str:
     """Hash of everything the stage depends on."""
-    files = {str(path): sha256_file(path) for path in stage.inputs(config) if path.is_file()}
-    hashes = {str(number): digest for number, digest in enumerate(files.values())}
+    files = dict.fromkeys(path for path in stage.inputs(config) if path.is_file())
+    hashes = {str(number): sha256_file(path) for number, path in enumerate(files)}
     return stage_key(stage.VERSION, config.settings(*stage.SETTINGS), hashes | folder.output_hashes(*stage.AFTER))
 
 
