@@ -1,0 +1,134 @@
+"""One YAML file = one run. Parsing, overrides, validation; nothing heavy is imported here.
+
+The file is YAML 1.2 (``no`` is text, ``2e-4`` is a number), without tags, anchors or duplicate keys.
+Overrides (``train.lr=2e-5``) go through the same parser. Every problem is reported at once, each with file,
+dotted path and the nearest known name. Paths in the file are relative to the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from distill.config.evaluation import Eval, Serving
+from distill.config.generate import Generate
+from distill.config.policy import Policy, Waiver
+from distill.config.prompts import Example, Prompts
+from distill.config.release import Declared, Release
+from distill.config.section import Provider, Section, Task, problems, validate
+from distill.config.student import Adapter, Student, StudentPrompt
+from distill.config.train import LIVE_METHODS, Train
+from distill.records import canonical_json
+from distill.strict_yaml import apply_override, read_yaml
+
+__all__ = [
+    "LIVE_METHODS",
+    "Adapter",
+    "Declared",
+    "Eval",
+    "Example",
+    "Generate",
+    "Policy",
+    "Prompts",
+    "Provider",
+    "Release",
+    "RunConfig",
+    "Section",
+    "Serving",
+    "Student",
+    "StudentPrompt",
+    "Task",
+    "Train",
+    "Waiver",
+    "load",
+    "problems",
+    "validate",
+]
+
+
+class RunConfig(Section):
+    """One run, from prompts to client bundle."""
+
+    name: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]*$", max_length=80)]
+    """Name of the run; its folder is `runs/<name>`."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of everything: draws, splits, initialisation, row order, bootstrap."""
+    prompts: Prompts
+    """Where the prompts come from."""
+    teacher: Provider
+    """Who is asked."""
+    generate: Generate = Field(default_factory=Generate)
+    """How the teacher is asked."""
+    student: Student
+    """The model that will be yours."""
+    train: Train = Field(default_factory=Train)
+    """How it learns."""
+    eval: Eval = Field(default_factory=Eval)
+    """How student and teacher are compared."""
+    release: Release = Field(default_factory=Release)
+    """What the client receives."""
+    policy: Policy = Field(default_factory=Policy)
+    """What the student is for, and where prompts may go."""
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def _the_teacher_can_serve_the_method(self) -> RunConfig:
+        method, kind = self.train.method, self.teacher.kind
+        if method in LIVE_METHODS and kind != "transformers":
+            raise ValueError(
+                f"train.method {method!r} needs the teacher's weights in this process, and teacher.kind is {kind!r}; "
+                "use teacher.kind: transformers, or train.method: offline_topk or sft"
+            )
+        if method == "offline_topk" and not self.generate.signals_top_k:
+            raise ValueError(
+                "train.method 'offline_topk' learns from stored log-probabilities, and none are stored; "
+                "set generate.signals_top_k (20, for example), or train.method: sft"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_prompt_where_the_teacher_reads_the_student(self) -> RunConfig:
+        if self.student.prompt is not None and self.train.method not in ("sft", "offline_topk"):
+            raise ValueError(
+                f"student.prompt differs from the teacher's, and train.method {self.train.method!r} lets the teacher "
+                "score the student's own prompt; use sft or offline_topk, or leave student.prompt out"
+            )
+        return self
+
+    def student_prompts(self) -> Prompts:
+        """`prompts`, as the student is asked."""
+        own = self.student.prompt
+        if own is None:
+            return self.prompts
+        template = self.prompts.template if own.template is None else own.template
+        return self.prompts.model_copy(update={"system": own.system, "examples": own.examples, "template": template})
+
+    def resolve(self, path: str) -> Path:
+        """A path of this file as an absolute path (relative paths start at the configuration file)."""
+        return (self._folder / Path(path).expanduser()).resolve()
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting, defaults included, as JSON values."""
+        return self.model_dump(mode="json")
+
+    def settings(self, *sections: str) -> dict[str, Any]:
+        """The named top-level settings as JSON values: what a stage's key is made of."""
+        return {name: value for name, value in self.resolved().items() if name in sections}
+
+    def hash(self) -> str:
+        """SHA-256 of the resolved configuration."""
+        return hashlib.sha256(canonical_json(self.resolved())).hexdigest()
+
+
+def load(path: Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read, override and validate a configuration file. Raises ConfigError listing every problem."""
+    values = read_yaml(path)
+    for override in overrides or []:
+        apply_override(values, override)
+    config = validate(RunConfig, values, str(path))
+    config._folder = path.resolve().parent
+    return config

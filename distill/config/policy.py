@@ -1,0 +1,34 @@
+"""The `policy` section: what the student is for, and where prompts may go."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from distill.config.section import Section
+
+
+class Waiver(Section):
+    """A person who takes a restricted or unknown licence upon them. What is prohibited cannot be waived."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """The model it is for, exactly as written in this file."""
+    name: Annotated[str, Field(min_length=2)]
+    """Who decided."""
+    date: datetime.date
+    """When."""
+    reason: Annotated[str, Field(min_length=10)]
+    """Why it is all right."""
+
+
+class Policy(Section):
+    """What the student is for, and where prompts may go. Checked before anything is sent."""
+
+    use: Literal["commercial", "internal", "research"] = "commercial"
+    """`commercial`: sold or passed on. `internal`: stays in the company. `research`: no commercial use at all."""
+    regions: tuple[Annotated[str, Field(pattern=r"^([A-Z]{2}|EEA|\*)$")], ...] = ("EU", "EEA", "CH")
+    """Where a provider may process prompts: country codes, EU, EEA, or * for anywhere."""
+    waivers: tuple[Waiver, ...] = ()
+    """Licences that a person has taken upon them, written into the bundle."""

@@ -1,0 +1,45 @@
+"""The `prompts` section: where the prompts come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from distill.config.section import Section
+
+
+class Example(Section):
+    """A worked example, shown to the model before the question."""
+
+    user: str
+    """What is asked, as the template would write it."""
+    assistant: str
+    """The answer wanted."""
+
+
+class Prompts(Section):
+    """Where the prompts come from."""
+
+    path: str
+    """JSONL, CSV, TSV or Parquet file, or a folder written by `datasets`, relative to this configuration file."""
+    system: str = ""
+    """System message, the same for every prompt. Constant text belongs here: engines then reuse its cache."""
+    examples: tuple[Example, ...] = ()
+    """Worked examples between the system message and the question. Constant, so engines reuse their cache."""
+    template: str = "{{ prompt }}"
+    """Jinja template (sandboxed) of the user message; the fields of the row are its variables."""
+    id_field: str = "id"
+    """Field that names the row."""
+    cluster_field: str | None = None
+    """Field whose rows stay together in the train/holdout split. Default: each row is its own cluster."""
+    lang_field: str | None = None
+    """Field that holds the language code."""
+    languages: tuple[str, ...] = ()
+    """Keep only these languages, in equal numbers. Empty = all rows as they come."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Use at most this many prompts: whole clusters are drawn at random with the run's seed."""
+    choices: tuple[str, ...] = ()
+    """The answer must be one of these texts. Engines that can are constrained to them."""
+    on_error: Literal["refuse", "skip"] = "refuse"
+    """A broken row stops the run before any call, or is skipped and counted."""
