@@ -41,9 +41,10 @@ class Results:
         lane: Lane,
         stop: Callable[[BaseException], None],
         retry: Callable[[list[Item], float], None],
+        batched: bool = False,
     ):
         self.provider, self.store, self.price, self.policy, self.lane = provider, store, price, policy, lane
-        self._stop, self._retry = stop, retry
+        self._stop, self._retry, self._batched = stop, retry, batched
         self.bar: Progress | None = None
         self.asked = 0
         self.outcomes: dict[str, Outcome] = {}
@@ -94,7 +95,7 @@ class Results:
             if completion.reject in UNREADABLE:
                 item.stored = outcome
                 item.attempts += 1
-                self._again(item, completion.reject)
+                self.again(item, completion.reject)
             else:
                 self._done(item, outcome)
         self._judge()
@@ -108,7 +109,7 @@ class Results:
         usage = completion.usage
         if usage.prompt <= 0 or (completion.text and usage.completion <= 0):
             return item.worst
-        cost = cost_nano(usage, self.price)
+        cost = cost_nano(usage, self.price, batch=self._batched)
         if cost > item.worst:
             self.faults["usage_too_large"] += 1
         return min(cost, item.worst)
@@ -139,7 +140,7 @@ class Results:
         for item in batch.items:
             item.attempts += not unsent  # what never left is the lane's failure, not the request's
             item.uncertain += failure.billed is not False
-            self._again(item, failure.reason, failure)
+            self.again(item, failure.reason, failure)
 
     def _failed(self, batch: Batch, failure: NoAnswer, now: float) -> None:
         """Tell the lane, and stop where going on makes no sense."""
@@ -171,7 +172,7 @@ class Results:
         if missing:
             self._stop(TeacherRefused(f"the endpoint ignores a part of the request: {missing}", safe="its answer"))
 
-    def _again(self, item: Item, reason: str, failure: NoAnswer | None = None) -> None:
+    def again(self, item: Item, reason: str, failure: NoAnswer | None = None) -> None:
         """Queue another attempt, or give the item up with its reason."""
         now = time.monotonic()
         over = self.policy.deadline_s is not None and self.age(item, now) >= self.policy.deadline_s

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distill.errors import DistillError, IntegrityError
-from distill.query import attempts, database, ledger
+from distill.query import attempts, batch_jobs, database, ledger
 from distill.query.attempts import Plan, Received
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Store:
         self._lock = database.take_lock(self.path)
         try:
             self._writer = database.open_writer(self.path, attempts.SCHEMA + ledger.SCHEMA)
+            self._writer.executescript(batch_jobs.SCHEMA)
             self._reader = database.connect(self.path)
             self._reader.execute("PRAGMA query_only = ON")
             self.recovered = self._recover()
@@ -173,6 +174,10 @@ class Store:
         """These attempts were sent and brought no answer: they stay charged at worst case."""
         await self._submit(lambda: attempts.end(self._writer, ids, "uncertain", reason, status))
 
+    async def write(self, work: Callable[[sqlite3.Connection], T], admits: bool = False) -> T:
+        """What ``work`` gives, run in a transaction of the writer. ``admits``: it lets a new call leave."""
+        return await self._submit(lambda: work(self._writer), admits)
+
     def set_cap(self, cap_nano: int) -> None:
         """Set what the run may spend, in nano-EUR."""
         self._submit_and_wait(lambda: ledger.set_cap(self._writer, cap_nano))
@@ -254,9 +259,11 @@ class Store:
         _resolve(jobs)
 
     def _recover(self) -> int:
-        """Attempts of a dead process become uncertain; how many there were."""
+        """Attempts of a dead process become uncertain (not those of a batch, which goes on); how many there were."""
         self._writer.execute("BEGIN IMMEDIATE")
-        rows = self._writer.execute("SELECT id FROM attempt WHERE state = 'reserved'").fetchall()
+        rows = self._writer.execute(
+            "SELECT id FROM attempt WHERE state = 'reserved' AND id NOT IN (SELECT attempt_id FROM job_attempt)"
+        ).fetchall()
         attempts.end(self._writer, [row[0] for row in rows], "uncertain", "process_died", None)
         self._writer.execute("COMMIT")
         return len(rows)
