@@ -38,7 +38,7 @@ class Verdict:
 
     kind: Literal["licence", "region", "name"]
     role: str
-    """`teacher`, `student base`, or the filter or verifier that asks a model."""
+    """`teacher` (`teacher 2` ... of a mix), `student base`, or the filter or verifier that asks a model."""
     subject: str
     verdict: rows.Verdict
     why: str
@@ -95,12 +95,18 @@ def verdicts(config: RunConfig) -> list[Verdict]:
 
 
 def asked(config: RunConfig) -> Iterator[tuple[str, Any]]:
-    """(role, settings) of each model whose text or judgement reaches the data: the teacher, and any judge."""
-    yield "teacher", config.teacher
+    """(role, settings) of each model whose text or judgement reaches the data: every teacher, and any judge."""
+    for number, teacher in enumerate(config.teachers(), start=1):
+        yield teacher_role(number), teacher
     for part in ("filters", "verifiers"):
         for plugin in getattr(config.generate, part):
             for provider in _providers_in(plugin):
                 yield f"{part.removesuffix('s')} {plugin.kind}", provider
+
+
+def teacher_role(number: int) -> str:
+    """What the verdicts call the n-th teacher."""
+    return "teacher" if number == 1 else f"teacher {number}"
 
 
 def _providers_in(settings: BaseModel) -> Iterator[ProviderConfig]:

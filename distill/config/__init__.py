@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from distill.config.evaluation import Eval, Serving
-from distill.config.generate import Generate
+from distill.config.generate import Generate, Mixed
 from distill.config.policy import Policy, Waiver
 from distill.config.prompts import Example, Prompts
 from distill.config.release import Declared, Release
@@ -24,6 +24,9 @@ from distill.config.train import LIVE_METHODS, Train
 from distill.records import canonical_json
 from distill.strict_yaml import apply_override, read_yaml
 
+if TYPE_CHECKING:
+    from distill.plugins import PluginConfig
+
 __all__ = [
     "LIVE_METHODS",
     "Adapter",
@@ -31,6 +34,7 @@ __all__ = [
     "Eval",
     "Example",
     "Generate",
+    "Mixed",
     "Policy",
     "Prompts",
     "Provider",
@@ -91,6 +95,20 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _one_teacher_where_its_numbers_are_learnt(self) -> RunConfig:
+        if self.generate.mix and self.train.method in LIVE_METHODS:
+            raise ValueError(
+                f"train.method {self.train.method!r} learns from one live teacher, and generate.mix names more; "
+                "leave generate.mix out, or use train.method: sft"
+            )
+        if self.generate.mix and self.generate.signals_top_k:
+            raise ValueError(
+                "generate.signals_top_k stores the log-probabilities of one teacher's tokens, and generate.mix names "
+                "more teachers; leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_prompt_where_the_teacher_reads_the_student(self) -> RunConfig:
         if self.student.prompt is not None and self.train.method not in ("sft", "offline_topk"):
             raise ValueError(
@@ -98,6 +116,10 @@ class RunConfig(Section):
                 "score the student's own prompt; use sft or offline_topk, or leave student.prompt out"
             )
         return self
+
+    def teachers(self) -> tuple[PluginConfig, ...]:
+        """Every teacher whose answers become training text: the main one first, then those of `generate.mix`."""
+        return (self.teacher, *(other.teacher for other in self.generate.mix))
 
     def student_prompts(self) -> Prompts:
         """`prompts`, as the student is asked."""

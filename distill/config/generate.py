@@ -6,8 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distill.config.section import Filter, Section, Verifier
+from distill.config.section import Filter, Provider, Section, Verifier
 from distill.records import Sampling
+
+
+class Mixed(Section):
+    """A teacher beside the main one."""
+
+    teacher: Provider
+    """Who is asked."""
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """How often, next to the main teacher's 1. Which prompt it gets depends on seed and prompt id alone."""
+    when: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    """Fields of the prompt row and the value (or list of values) each must have. A prompt that fits goes only to the
+    teachers that name it; one that fits none goes to the main teacher and to those without `when`."""
 
 
 class Generate(Section):
@@ -23,6 +35,9 @@ class Generate(Section):
     """Nucleus sampling."""
     max_cost_eur: Annotated[float, Field(ge=0)] = 0.0
     """Hard cap on what this run may spend on paid teachers, in EUR, kept across restarts."""
+    mix: tuple[Mixed, ...] = ()
+    """More teachers beside `teacher`, each with its own price and pace, all within `max_cost_eur`. The column
+    `teacher` of the data set says who answered."""
     signals_top_k: Annotated[int, Field(ge=0, le=1024)] = 0
     """Keep this many teacher log-probabilities per answer token (0 = none). Needed by `offline_topk`."""
     signals_kind: Literal["topk", "sampled"] = "topk"

@@ -56,10 +56,8 @@ def top_logprobs(provider: Provider, k: int) -> int:
 
 
 def write(provider: Provider, config: RunConfig, folder: RunFolder, kept: Sequence[Kept]) -> list[Path]:
-    """Store the signal of each kept answer that has none yet; the folder, or nothing when they are not wanted."""
+    """Store the signal of each kept answer that has none yet; the folder."""
     k = config.generate.signals_top_k
-    if not k:
-        return []
     unique = list({item[0]: item for item in kept}.values())
     if hasattr(provider, "score_tokens"):
         _scored(provider, folder.signals, k, config.generate.signals_kind, unique)

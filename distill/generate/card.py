@@ -9,36 +9,34 @@ from typing import TYPE_CHECKING, Any
 
 from distill import artifacts, gates, models, rows
 from distill.generate import sieve
+from distill.generate.desk import IN_PROCESS
 from distill.records import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from distill.config import RunConfig
+    from distill.generate.desk import Desk
+    from distill.generate.run import Asked
     from distill.prompts import Built
-    from distill.providers._base import Provider
     from distill.query.ask import Outcome
 
 NANO = 10**9
-LOCAL = ("transformers", "vllm")
+COUNTS = ("asked", "kept", "cost")
 
 
 def facts(
-    config: RunConfig,
-    provider: Provider,
-    built: Built,
-    reasons: Sequence[str],
-    outcomes: Sequence[Outcome],
-    seconds: float,
-    earlier: Path,
+    config: RunConfig, desk: Desk, built: Built, reasons: Sequence[str], asked: Sequence[Asked], earlier: Path
 ) -> dict[str, Any]:
     """The card as JSON values. Asking nothing new keeps the ``earlier`` card's speed: it is a fact of the answers."""
-    identity = provider.identity()
-    unique = {outcome.key: outcome for outcome in reversed(outcomes)}  # the first of a key says whether it was asked
+    unique = {
+        item.outcome.key: item.outcome for item in reversed(asked)
+    }  # the first of a key says whether it was asked
     usage = sum((outcome.completion.usage for outcome in unique.values()), Usage())
     rejected = sieve.count(reasons)
     path = config.resolve(config.prompts.path)
+    every = teachers(config, desk, reasons, asked)
     return {
         "schema": 1,
         "rows": {
@@ -61,8 +59,9 @@ def facts(
             "reasoning": usage.reasoning,
         },
         "cost": cost(unique.values()),
-        "speed": _speed(unique.values(), seconds, identity, earlier),
-        "teacher": {**identity, "licence": licence(config)},
+        "speed": _speed(unique.values(), desk.seconds, every, earlier),
+        "teacher": {name: value for name, value in every[0].items() if name not in COUNTS},
+        "teachers": every,
         "sampling": {
             "samples": config.generate.samples,
             "max_new_tokens": config.generate.max_new_tokens,
@@ -79,22 +78,40 @@ def facts(
     }
 
 
-def cost(outcomes: Any) -> dict[str, Any]:
+def teachers(config: RunConfig, desk: Desk, reasons: Sequence[str], asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    """Each teacher that answered: who it is, what its answers are under, how many were asked for and kept, the cost."""
+    found = []
+    for number, settings in enumerate(config.teachers()):
+        own = [(item, reason) for item, reason in zip(asked, reasons, strict=True) if item.teacher == number]
+        if own or number == 0:
+            counts = {
+                "asked": len(own),
+                "kept": sum(not reason for _, reason in own),
+                "cost": cost({item.outcome.key: item.outcome for item, _ in own}.values()),
+            }
+            found.append({**desk.identity(settings), "licence": licence(config, number), **counts})
+    return found
+
+
+def cost(outcomes: Iterable[Outcome]) -> dict[str, Any]:
     """What the answers cost: whole nano-EUR and EUR as exact text; None when any of them has no known price."""
-    parts = [outcome.cost_nano for outcome in outcomes]
-    if any(part is None for part in parts):
-        return {"nano_eur": None, "eur": None}
-    nano = sum(parts)
+    nano = 0
+    for outcome in outcomes:
+        if outcome.cost_nano is None:
+            return {"nano_eur": None, "eur": None}
+        nano += outcome.cost_nano
     return {"nano_eur": nano, "eur": f"{nano // NANO}.{nano % NANO:09d}"}
 
 
-def _speed(outcomes: Any, seconds: float, identity: dict[str, Any], earlier: Path) -> dict[str, Any] | None:
+def _speed(
+    outcomes: Iterable[Outcome], seconds: float, every: list[dict[str, Any]], earlier: Path
+) -> dict[str, Any] | None:
     """Answers and tokens per second of the answers asked for now; None when there were none and no card says."""
     fresh = [outcome for outcome in outcomes if not outcome.cached]
     if not fresh:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             before = json.loads(earlier.read_text("utf-8"))
-            if {**before["teacher"], "licence": None} == {**identity, "licence": None}:
+            if [_who(one) for one in before["teachers"]] == [_who(one) for one in every]:
                 return dict(before["speed"]) if before["speed"] else None
         return None
     usage = sum((outcome.completion.usage for outcome in fresh), Usage())
@@ -106,11 +123,20 @@ def _speed(outcomes: Any, seconds: float, identity: dict[str, Any], earlier: Pat
     }
 
 
-def licence(config: RunConfig) -> str | None:
-    """What the answers are under: the licence stated with local weights, else the catalogue's rows; None = unknown."""
-    if config.teacher.kind in LOCAL:
-        model = str(getattr(config.teacher, "model", ""))
+def _who(teacher: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in teacher.items() if name not in COUNTS and name != "licence"}
+
+
+def licence(config: RunConfig, number: int = 0) -> str | None:
+    """What a teacher's answers are under: the licence stated with local weights, else the catalogue's; None = unknown.
+
+    ``number`` is its place in ``config.teachers()``.
+    """
+    settings = config.teachers()[number]
+    if settings.kind in IN_PROCESS:
+        model = str(getattr(settings, "model", ""))
         if stated := models.resolve(model, config.resolve(".")).licence:
             return stated
-    found = next(verdict for verdict in gates.verdicts(config) if verdict.kind == "licence")
+    role = gates.teacher_role(number + 1)
+    found = next(verdict for verdict in gates.verdicts(config) if (verdict.kind, verdict.role) == ("licence", role))
     return ", ".join(found.rows) or None

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill import artifacts, costs, gates, plugins, prompts, rows
+from distill import artifacts, gates, prompts, rows
 from distill.errors import TooManyRejected
-from distill.generate import capture, card, dataset, sieve
+from distill.generate import capture, card, dataset, mix, sieve
+from distill.generate.desk import Desk
 from distill.progress import say
-from distill.providers._base import Context
-from distill.query.ask import ask_all
-from distill.query.store import Store
 from distill.records import Request, Sampling
 
 if TYPE_CHECKING:
@@ -22,19 +19,19 @@ if TYPE_CHECKING:
 
     from distill.artifacts import RunFolder
     from distill.config import RunConfig
-    from distill.providers._base import Provider
     from distill.query.ask import Outcome
     from distill.records import Message, Prompt
 
-VERSION = 1
+VERSION = 2
 SETTINGS = ("seed", "prompts", "teacher", "generate", "student", "policy")
 AFTER: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the teacher was asked for which prompt, and what came back."""
+    """What which teacher (its place in ``config.teachers()``) was asked for which prompt, and what came back."""
 
+    teacher: int
     prompt: Prompt
     request: Request
     outcome: Outcome
@@ -50,12 +47,11 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     """Ask, judge, split, write. Raises Refused, DataError, TooManyRejected, and what the teacher raises."""
     gates.check(config)  # licence and region, before anything is loaded or sent
     built = prompts.scan(config.prompts, config.resolve(config.prompts.path), config.seed)
-    provider = plugins.load("distill.providers", config.teacher.kind).build(
-        config.teacher, Context(folder=config.resolve("."))
-    )
-    try:
-        capture.require(provider, config.generate.signals_top_k, config.generate.signals_kind)
-        asked, seconds = _ask(provider, config, built.prompts, folder)
+    with Desk(config, folder) as desk:
+        top = config.generate.signals_top_k
+        if top:
+            capture.require(desk.provider(config.teacher), top, config.generate.signals_kind)
+        asked = _ask(desk, config, built.prompts)
         candidates = [_candidate(item, config) for item in asked]
         reasons = sieve.sift(candidates, config.generate.filters, config.generate.verifiers, config.resolve)
         reasons = sieve.select(candidates, reasons, config.generate.select)
@@ -63,16 +59,14 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         held = dataset.split((row["cluster"] for _, row in kept), config.generate.holdout, config.seed)
         written = _write(folder, candidates, reasons, held)
         _refuse_if_too_many(config, folder, reasons)
-        answers = [(a.outcome.key, a.prompt.messages, row["answer"], a.outcome.completion) for a, row in kept]
-        written += capture.write(provider, config, folder, answers)
-        outcomes = [item.outcome for item in asked]
-        facts = card.facts(config, provider, built, reasons, outcomes, seconds, folder.data_card)
+        if top:
+            answers = [(a.outcome.key, a.prompt.messages, row["answer"], a.outcome.completion) for a, row in kept]
+            written += capture.write(desk.provider(config.teacher), config, folder, answers)
+        facts = card.facts(config, desk, built, reasons, asked, folder.data_card)
         holdout = sum(row["cluster"] in held for _, row in kept)
         facts["rows"] |= {"train": len(kept) - holdout, "holdout": holdout}
         artifacts.write_json(folder.data_card, facts)
         return [*written, folder.data_card]
-    finally:
-        provider.close()
 
 
 # -- asking ------------------------------------------------------------------------------------------------------
@@ -101,27 +95,27 @@ def sampling_seed(config: RunConfig, sample: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def _ask(
-    provider: Provider, config: RunConfig, items: Sequence[Prompt], folder: RunFolder
-) -> tuple[list[Asked], float]:
-    """Every prompt's answers, in order, and the seconds it took."""
-    choices = config.prompts.choices
-    if choices and not provider.capabilities.choices:
-        say("generate: this teacher cannot be held to prompts.choices; any other answer is rejected")
-        choices = ()
-    pairs = requests(config, items, choices, capture.top_logprobs(provider, config.generate.signals_top_k))
-    started = time.monotonic()
-    with Store(folder.db) as store:
-        outcomes = ask_all(
-            provider,
-            [request for _, request in pairs],
-            store,
-            title="generate",
-            price=costs.price_of(config.teacher),
-            max_cost_eur=config.generate.max_cost_eur,
-        )
-    seconds = time.monotonic() - started
-    return [Asked(*pair, outcome) for pair, outcome in zip(pairs, outcomes, strict=True)], seconds
+def _ask(desk: Desk, config: RunConfig, items: Sequence[Prompt]) -> list[Asked]:
+    """Every prompt's answers, in order, one teacher after the other."""
+    whose = mix.assign(config, items)
+    asked: dict[str, list[Asked]] = {}
+    for number, settings in enumerate(config.teachers()):
+        own = [item for item, teacher in zip(items, whose, strict=True) if teacher == number]
+        if not own:
+            continue
+        provider = desk.provider(settings)
+        choices = config.prompts.choices if provider.capabilities.choices else ()
+        if config.prompts.choices and not choices:
+            say("generate: this teacher cannot be held to prompts.choices; any other answer is rejected")
+        pairs = requests(config, own, choices, capture.top_logprobs(provider, config.generate.signals_top_k))
+        title = f"generate: {_model(settings)}" if config.generate.mix else "generate"
+        for pair, outcome in zip(pairs, desk.ask(settings, [r for _, r in pairs], title), strict=True):
+            asked.setdefault(pair[0].id, []).append(Asked(number, *pair, outcome))
+    return [answer for item in items for answer in asked[item.id]]
+
+
+def _model(settings: Any) -> str:
+    return str(getattr(settings, "model", settings.kind))
 
 
 def _candidate(item: Asked, config: RunConfig) -> dict[str, Any]:
@@ -138,7 +132,7 @@ def _candidate(item: Asked, config: RunConfig) -> dict[str, Any]:
         "reasoning": completion.reasoning,
         "finish": completion.finish,
         "reject": completion.reject or ("not_a_choice" if choices and answer not in choices else ""),
-        "teacher": completion.model or str(getattr(config.teacher, "model", config.teacher.kind)),
+        "teacher": completion.model or _model(config.teachers()[item.teacher]),
         "request_key": item.outcome.key,
         "meta": item.prompt.meta,
     }

@@ -84,6 +84,7 @@ CHANGES: dict[str, Change] = {
     "generate.temperature": Change(0.7, "requests"),
     "generate.top_p": Change(0.9, "requests"),
     "generate.max_cost_eur": Change(1.0, "end", PAID),
+    "generate.mix": Change([{"teacher": {"kind": "fake", "model": "fake-2"}}], "requests"),
     "generate.signals_top_k": Change(8, "signals", TOPK),
     "generate.signals_kind": Change("sampled", "signals", TOPK),
     "generate.filters": Change([{"kind": "length", "min_characters": 4}], "rows", {"generate.max_reject_rate": 0.9}),
@@ -167,7 +168,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
             for t in (info.annotation, *get_args(info.annotation))
             if isinstance(t, type) and issubclass(t, config.Section)
         ]
-        if inner and name not in ("examples", "teacher_serving", "waivers"):
+        if inner and name not in ("examples", "mix", "teacher_serving", "waivers"):
             found += leaves(inner[0], f"{prefix}{name}.")
         else:
             found.append(prefix + name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,50 +21,9 @@ from distill.providers._base import Capabilities, chat_json
 from distill.records import Message, TopLogprobs, Usage
 from distill.signals import SignalReader
 from tests.unit.generate import rows as candidates
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.unit.generate.stage import generate, write_prompts
 
 COLUMNS = ["id", "sample", "cluster", "lang", "messages", "answer", "reasoning", "teacher", "request_key", "meta"]
-REPLIES = ["First answer.", "Second answer.", "I'm sorry, but I can't help with that.", "<think>hm</think>Third."]
-
-
-def write_prompts(path: Path, count: int = 40) -> None:
-    rows = [{"id": f"r{n}", "prompt": f"Question {n}?", "doc": f"d{n // 2}", "lang": "en"} for n in range(count)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-
-
-@pytest.fixture
-def work(tmp_path):
-    """A folder with prompts.jsonl, and a function that loads a configuration with some values changed."""
-    write_prompts(tmp_path / "prompts.jsonl")
-    (tmp_path / "student").mkdir()
-    (tmp_path / "student/README.md").write_text("---\nlicense: apache-2.0\n---\n")
-
-    def load(**sections) -> configuration.RunConfig:
-        values = {
-            "name": "r",
-            "seed": 1,
-            "prompts": {"path": "prompts.jsonl", "cluster_field": "doc", "lang_field": "lang"},
-            "teacher": {"kind": "fake", "replies": REPLIES},
-            "generate": {"max_reject_rate": 0.9},
-            "student": {"model": "path:student"},
-        }
-        for section, changes in sections.items():
-            values[section] = {**values[section], **changes} if isinstance(changes, dict) else changes
-        (tmp_path / "c.yaml").write_text(json.dumps(values), "utf-8")
-        return configuration.load(tmp_path / "c.yaml")
-
-    return tmp_path, load
-
-
-def generate(config: configuration.RunConfig, path: Path) -> dict:
-    """Run the stage; everything it wrote."""
-    with open_run(path) as folder:
-        outputs = run.run(config, folder)
-        assert all(output.exists() for output in outputs)
-        tables = {f.stem: pq.read_table(f).to_pylist() for f in (path / "data").glob("*.parquet")}
-        return {**tables, "card": json.loads(folder.data_card.read_text("utf-8")), "outputs": outputs}
 
 
 def test_kept_and_rejected_add_up_and_the_files_say_what_the_card_says(work):
