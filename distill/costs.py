@@ -39,6 +39,17 @@ class Tier:
 
 
 @dataclass(frozen=True)
+class Hours:
+    """Rates (nano-EUR per million tokens) from one hour of the day to another, UTC."""
+
+    from_utc: int
+    to_utc: int
+    input: int
+    cached: int
+    output: int
+
+
+@dataclass(frozen=True)
 class Price:
     """A dated price. ``input``, ``cached`` and ``output`` are nano-EUR per million tokens."""
 
@@ -56,13 +67,22 @@ class Price:
     batch_discount: float | None = None
     """Share taken off for batch processing; None = no batch offer known."""
     tiers: tuple[Tier, ...] = ()
+    hours: tuple[Hours, ...] = ()
+    """Parts of the day with other rates than the above."""
     verified: bool = True
     note: str = ""
 
-    def rates(self, prompt_tokens: int) -> Tier:
-        """The rates of a request with this many input tokens."""
+    def rates(self, prompt_tokens: int, at: datetime.datetime | None = None) -> Tier:
+        """The rates of a request with this many input tokens; ``at`` None: at the dearest hour of the day."""
         reached = [tier for tier in self.tiers if prompt_tokens > tier.above_tokens]
-        return max(reached, key=lambda tier: tier.above_tokens, default=Tier(0, self.input, self.cached, self.output))
+        if reached:
+            return max(reached, key=lambda tier: tier.above_tokens)
+        day = [Tier(0, rate.input, rate.cached, rate.output) for rate in self.hours]
+        own = Tier(0, self.input, self.cached, self.output)
+        if at is None:
+            return max([own, *day], key=lambda rate: (rate.output, rate.input))
+        hour = at.astimezone(datetime.UTC).hour
+        return next((t for t, h in zip(day, self.hours, strict=True) if h.from_utc <= hour < h.to_utc), own)
 
     def __str__(self) -> str:
         rate = "" if self.currency == "EUR" else f", 1 EUR = {self.per_eur} {self.currency} on {self.fx_as_of}"
@@ -90,18 +110,26 @@ class StatedPrice(BaseModel):
     """Where it was read."""
 
 
-def cost_nano(usage: Usage, price: Price, *, batch: bool = False) -> int:
-    """Cost of one answer in nano-EUR, rounded up. Cached tokens are part of the prompt and not counted twice."""
-    rates = price.rates(usage.prompt)
+def cost_nano(usage: Usage, price: Price, *, batch: bool = False, at: datetime.datetime | None = None) -> int:
+    """Cost of one answer in nano-EUR, rounded up. Cached tokens are part of the prompt and not counted twice.
+
+    ``at``: when it was answered, for a tariff that changes over the day; None = at the dearest hour.
+    """
+    rates = price.rates(usage.prompt, at)
     cached = min(usage.cached, usage.prompt)
     total = (usage.prompt - cached) * rates.input + cached * rates.cached + usage.completion * rates.output
     return _ceil(total, price, batch)
 
 
 def mean_cost_eur(price: Price, prompt_tokens: float, completion_tokens: float) -> float:
-    """EUR of a request of average length, at the rates of that length: for estimates, never for a bill."""
-    rates = price.rates(round(prompt_tokens))
-    return (prompt_tokens * rates.input + completion_tokens * rates.output) / MTOK / NANO
+    """EUR of a request of average length, asked at any hour: for estimates, never for a bill."""
+    tokens = round(prompt_tokens)
+    moments = [
+        datetime.datetime(2000, 1, 1, hour, tzinfo=datetime.UTC) for hour in (range(24) if price.hours else (0,))
+    ]
+    day = [price.rates(tokens, moment) for moment in moments]
+    nano = sum(prompt_tokens * rates.input + completion_tokens * rates.output for rates in day) / len(day)
+    return nano / MTOK / NANO
 
 
 def worst_case_nano(request: Request, price: Price, *, batch: bool = False) -> int:
@@ -176,7 +204,15 @@ def _price(
 ) -> Price:
     per_eur, fx_as_of = exchange_rate(currency)
     cached = rates.input if rates.cached is None else rates.cached
-    tiers = () if row is None else row.rates.tiers
+
+    def nano(step: Rates) -> tuple[int, int, int]:
+        return (
+            to_nano(step.input, per_eur),
+            to_nano(step.input if step.cached is None else step.cached, per_eur),
+            to_nano(step.output, per_eur),
+        )
+
+    steps = None if row is None else row.rates
     return Price(
         input=to_nano(rates.input, per_eur),
         cached=to_nano(cached, per_eur),
@@ -188,15 +224,8 @@ def _price(
         source=source,
         as_of=as_of,
         batch_discount=None if discount is None else float(discount),
-        tiers=tuple(
-            Tier(
-                tier.above_tokens,
-                to_nano(tier.input, per_eur),
-                to_nano(tier.input if tier.cached is None else tier.cached, per_eur),
-                to_nano(tier.output, per_eur),
-            )
-            for tier in tiers
-        ),
+        tiers=tuple(Tier(tier.above_tokens, *nano(tier)) for tier in steps.tiers) if steps else (),
+        hours=tuple(Hours(part.from_utc, part.to_utc, *nano(part)) for part in steps.hours) if steps else (),
         verified=True if row is None else row.verified,
         note="" if row is None else row.note,
     )
@@ -231,13 +260,6 @@ def _plain(value: Decimal) -> str:
 
 
 # -- a machine of one's own -------------------------------------------------------------------------------------
-
-
-def eur_per_mtok(eur_per_hour: float, tokens_per_s: float, utilisation: float) -> float:
-    """EUR per million tokens of a machine that is busy for a share ``utilisation`` (0..1] of the paid hours."""
-    if tokens_per_s <= 0 or not 0 < utilisation <= 1:
-        raise ValueError(f"tokens_per_s must be > 0 and utilisation in (0, 1], got {tokens_per_s}, {utilisation}")
-    return eur_per_hour * MTOK / (3600 * tokens_per_s * utilisation)
 
 
 HOURS_PER_MONTH = 730

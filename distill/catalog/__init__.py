@@ -1,8 +1,9 @@
 """Dated facts: licences, prices, providers, models, GPUs, grids. Each one says where it comes from and when.
 
 ``table("prices")`` gives the typed rows of one table. Rows of the user come first and win over ours, key by key:
-``./alambic.catalog.yaml``, then ``$XDG_CONFIG_HOME/alambic/*.yaml`` (one file may hold several tables). A table is
-read and checked when it is first asked for; nothing here uses the network.
+``./alambic.catalog.yaml``, then ``$XDG_CONFIG_HOME/alambic/*.yaml`` (one file may hold several tables), then what
+`distill catalog prices --refresh` put into ``imported/`` there. A table is read and checked when it is first asked for;
+nothing here uses the network.
 """
 
 from __future__ import annotations
@@ -70,8 +71,12 @@ def licences() -> tuple[LicenceRow, ...]:
 
 
 def prices() -> tuple[PriceRow, ...]:
-    """Token prices, one row for each provider and model."""
-    return tuple(row for sheet in cast("tuple[PriceSheet, ...]", _rows("prices")) for row in sheet.rows())
+    """Token prices, one row for each provider and model: the first sheet that has it, the user's before ours."""
+    sheets = cast("tuple[PriceSheet, ...]", _rows("prices"))
+    found: dict[tuple[str, str], PriceRow] = {}
+    for row in (row for sheet in sheets for row in sheet.rows()):
+        found.setdefault((row.provider, row.model.casefold()), row)
+    return tuple(found.values())
 
 
 def providers() -> tuple[ProviderRow, ...]:
@@ -144,9 +149,14 @@ def staleness(as_of: datetime.date) -> Literal["fresh", "stale", "expired"]:
 
 def user_files() -> list[Path]:
     """The user's own catalogue files that exist, the winning one first."""
-    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    found = [Path(USER_FILE).absolute(), *sorted((config_home / "alambic").glob("*.yaml"))]
+    folder = config_folder()
+    found = [Path(USER_FILE).absolute(), *sorted(folder.glob("*.yaml")), *sorted(folder.glob("imported/*.yaml"))]
     return [path for path in found if path.is_file()]
+
+
+def config_folder() -> Path:
+    """Where a user's own files are, for all projects."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "alambic"
 
 
 def _rows(name: str) -> tuple[BaseModel, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import fnmatch
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -95,15 +95,48 @@ class LaterRates(Rates):
     from_: datetime.date = Field(alias="from")
 
 
+class HourRates(Rates):
+    """Rates of a part of the day, UTC. The others are the model's own."""
+
+    from_utc: Annotated[int, Field(ge=0, le=23)]
+    to_utc: Annotated[int, Field(ge=1, le=24)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> HourRates:
+        if self.from_utc >= self.to_utc:
+            raise ValueError("from_utc comes before to_utc; split hours that pass midnight in two")
+        return self
+
+
 class ModelRates(Rates):
     """Rates of one model on a sheet."""
 
     batch_discount: Annotated[Decimal, Field(ge=0, lt=1)] | None = None
     """Share taken off for batch processing; None = no batch offer known."""
     tiers: tuple[TierRates, ...] = ()
+    hours: tuple[HourRates, ...] = ()
     later: tuple[LaterRates, ...] = ()
     aliases: tuple[str, ...] = ()
     note: str = ""
+
+    @model_validator(mode="after")
+    def _one_kind_of_step(self) -> ModelRates:
+        if sum(map(bool, (self.tiers, self.hours, self.later))) > 1:
+            raise ValueError("only one of tiers, hours and later: give the dearer rates")
+        return self
+
+    def times(self, factor: Decimal) -> ModelRates:
+        """The same list, dearer or cheaper by a factor."""
+
+        def scaled(rates: Rates) -> dict[str, Any]:
+            amounts = {"input": rates.input * factor, "output": rates.output * factor}
+            return amounts | ({} if rates.cached is None else {"cached": rates.cached * factor})
+
+        steps = {
+            name: tuple(step.model_copy(update=scaled(step)) for step in getattr(self, name))
+            for name in ("tiers", "hours", "later")
+        }
+        return self.model_copy(update=scaled(self) | steps)
 
 
 class PriceRow(Row):
@@ -120,6 +153,8 @@ class PriceSheet(Row):
 
     provider: str
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+    also: dict[str, Annotated[Decimal, Field(gt=0)]] = Field(default_factory=dict)
+    """Other providers with the same list, and by what it is multiplied: a regional endpoint at a surcharge."""
     models: dict[str, ModelRates]
 
     def key(self) -> str:
@@ -127,18 +162,19 @@ class PriceSheet(Row):
         return f"{self.provider} {self.source} {self.as_of}"
 
     def rows(self) -> list[PriceRow]:
-        """One row for each model."""
+        """One row for each provider and model."""
         return [
             PriceRow(
-                provider=self.provider,
+                provider=provider,
                 model=model,
                 currency=self.currency,
-                rates=rates,
+                rates=rates if factor == 1 else rates.times(factor),
                 source=self.source,
                 as_of=self.as_of,
                 verified=self.verified,
                 note=rates.note or self.note,
             )
+            for provider, factor in {self.provider: Decimal(1), **self.also}.items()
             for model, rates in self.models.items()
         ]
 

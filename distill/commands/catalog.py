@@ -6,7 +6,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from distill import catalog
+from distill import artifacts, catalog
+from distill.errors import ConfigError
+from distill.progress import say
 
 if TYPE_CHECKING:
     import argparse
@@ -28,10 +30,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", metavar="TABLE", help=f"one of: {', '.join(catalog.TABLES)}")
     parser.add_argument("text", nargs="*", metavar="TEXT", help="show only rows that hold all of these words")
     parser.add_argument("--json", action="store_true", help="every field, for machines")
+    parser.add_argument(
+        "--refresh", action="store_true", help="prices: take over those of the package genai-prices, for all projects"
+    )
+    parser.add_argument(
+        "--online", action="store_true", help="with --refresh: fetch its newest file (uses the network)"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the rows found."""
+    """Print the rows found, after renewing them where that is asked for."""
+    if args.online and not args.refresh:
+        raise ConfigError("goes with --refresh", where="--online")
+    if args.refresh:
+        if args.table != "prices":
+            raise ConfigError(
+                "only prices can be refreshed", where="--refresh", next="distill catalog prices --refresh"
+            )
+        _refresh(online=args.online)
     rows = [flat(row.model_dump(mode="json")) for row in catalog.search(args.table, " ".join(args.text))]
     if args.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -40,12 +56,25 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _refresh(*, online: bool) -> None:
+    """Write the package's prices where the catalogue reads them: before ours, after the user's own."""
+    from distill.catalog import genai
+
+    sheets = genai.sheets(online=online)
+    path = catalog.config_folder() / "imported" / "genai-prices.yaml"
+    lines = "".join(f"  - {json.dumps(sheet, ensure_ascii=False)}\n" for sheet in sheets)
+    head = "# Made by `distill catalog prices --refresh`; your own rows belong into a file beside this folder.\n"
+    artifacts.write_text(path, f"{head}prices:\n{lines}")
+    models = sum(len(sheet["models"]) for sheet in sheets)
+    say(f"{models} prices of {len(sheets)} providers, as of {max(sheet['as_of'] for sheet in sheets)}: {path}")
+
+
 def flat(row: dict[str, Any]) -> dict[str, Any]:
     """A price row with its rates beside the other fields, numbers as numbers."""
     rates = row.pop("rates", None)
     if rates is not None:
         row |= {name: rates[name] and float(rates[name]) for name in ("input", "cached", "output", "batch_discount")}
-        row |= {name: rates[name] for name in ("tiers", "later", "aliases") if rates[name]}
+        row |= {name: rates[name] for name in ("tiers", "hours", "later", "aliases") if rates[name]}
     return row
 
 

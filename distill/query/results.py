@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from collections import Counter
 from typing import TYPE_CHECKING
 

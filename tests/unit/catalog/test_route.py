@@ -32,7 +32,8 @@ def test_these_hosts_are_not(host):
     [
         ("https://api.mistral.ai/v1", "mistral"),
         ("https://API.Mistral.AI:443/v1", "mistral"),
-        ("https://eu.api.openai.com/v1", "openai"),
+        ("https://us.api.openai.com/v1", "openai"),
+        ("https://eu.api.openai.com/v1", "openai-eu"),
         ("https://x.ifr.fr-par.scaleway.com/v1", "scaleway"),
         ("https://api.mistral.ai.example.com/v1", None),
         ("https://example.com/api.mistral.ai", None),

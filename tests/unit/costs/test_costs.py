@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill import catalog, costs
-from distill.catalog.rows import PriceSheet
+from distill.catalog.rows import ModelRates, PriceSheet
 from distill.costs import Price, StatedPrice, Tier
 from distill.errors import ConfigError
 from distill.records import Message, Request, Sampling, Usage
@@ -97,20 +97,6 @@ def test_a_student_that_costs_as_much_per_request_never_pays():
     assert costs.break_even_month(1200, 0) is None
 
 
-@pytest.mark.parametrize(
-    ("hourly", "speed", "full", "third", "tenth"),
-    [(0.38, 500, 0.21, 0.70, 2.11), (1.09, 1500, 0.20, 0.67, 2.02), (2.29, 3000, 0.21, 0.71, 2.12)],
-)
-def test_a_card_of_ones_own_costs_what_the_worked_table_says(hourly, speed, full, third, tenth):
-    assert [round(costs.eur_per_mtok(hourly, speed, share), 2) for share in (1, 0.3, 0.1)] == [full, third, tenth]
-
-
-@pytest.mark.parametrize(("speed", "share"), [(0, 0.5), (100, 0), (100, 1.01)])
-def test_an_impossible_speed_or_utilisation_is_refused(speed, share):
-    with pytest.raises(ValueError, match="utilisation"):
-        costs.eur_per_mtok(1, speed, share)
-
-
 # -- exactness and bounds ----------------------------------------------------------------------------------------
 
 
@@ -141,6 +127,54 @@ def test_the_tier_is_chosen_by_the_requests_own_input():
     listed = replace(price("1", "5"), tiers=(Tier(272_000, 2 * costs.NANO, 2 * costs.NANO, 7 * costs.NANO),))
     assert costs.cost_nano(Usage(272_000, 0), listed) == 272_000_000
     assert costs.cost_nano(Usage(272_001, 0), listed) == 544_002_000
+
+
+def day_tariff() -> Price:
+    """1 in, 4 out; from 1 to 4 and from 6 to 10 UTC the double."""
+    sheet = PriceSheet.model_validate(
+        {"provider": "x", "currency": "EUR", "as_of": DAY, "source": "s", "models": {"m": {
+            "input": 1, "output": 4, "cached": 0.1, "hours": [
+                {"from_utc": 1, "to_utc": 4, "input": 2, "output": 8, "cached": 0.2},
+                {"from_utc": 6, "to_utc": 10, "input": 2, "output": 8, "cached": 0.2}]}}}
+    )  # fmt: skip
+    return costs.from_row(sheet.rows()[0])
+
+
+@pytest.mark.parametrize(("hour", "eur"), [(0, 5), (1, 10), (3, 10), (4, 5), (6, 10), (9, 10), (10, 5), (23, 5)])
+def test_a_tariff_of_the_day_is_billed_at_the_hour_of_the_answer(hour, eur):
+    at = datetime.datetime(2026, 11, 23, hour, 30, tzinfo=datetime.UTC)
+    assert in_eur(costs.cost_nano(Usage(10**6, 10**6), day_tariff(), at=at)) == eur
+    paris = at.astimezone(datetime.timezone(datetime.timedelta(hours=1)))
+    assert in_eur(costs.cost_nano(Usage(10**6, 10**6), day_tariff(), at=paris)) == eur
+
+
+def test_without_an_hour_the_dearest_one_is_billed_and_reserved_and_an_estimate_takes_the_mean():
+    assert in_eur(costs.cost_nano(Usage(10**6, 10**6), day_tariff())) == 10
+    request = Request((Message("user", "x"),), Sampling(max_new_tokens=10**6))
+    assert costs.worst_case_nano(request, day_tariff()) >= 8 * costs.NANO
+    assert costs.mean_cost_eur(day_tariff(), 10**6, 10**6) == pytest.approx(5 * (17 + 2 * 7) / 24)
+
+
+def test_a_regional_endpoint_charges_the_same_list_times_its_surcharge():
+    sheet = PriceSheet.model_validate(
+        {"provider": "x", "also": {"x-eu": "1.1"}, "currency": "EUR", "as_of": DAY, "source": "s", "models": {"m": {
+            "input": 1, "output": 4, "tiers": [{"above_tokens": 9, "input": 2, "output": 8}]}}}
+    )  # fmt: skip
+    here, eu = (costs.from_row(row) for row in sheet.rows())
+    for usage in (Usage(5, 5), Usage(50, 5)):
+        assert costs.cost_nano(usage, eu) == pytest.approx(1.1 * costs.cost_nano(usage, here), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [{"hours": [{"from_utc": 4, "to_utc": 1, "input": 1, "output": 1}]},
+     {"hours": [{"from_utc": 0, "to_utc": 25, "input": 1, "output": 1}]},
+     {"hours": [{"from_utc": 0, "to_utc": 1, "input": 1, "output": 1}],
+      "tiers": [{"above_tokens": 9, "input": 2, "output": 8}]}],
+)  # fmt: skip
+def test_a_tariff_that_makes_no_sense_is_refused(rates):
+    with pytest.raises(ValueError, match=r"from_utc|to_utc|only one of"):
+        ModelRates.model_validate({"input": 1, "output": 1, **rates})
 
 
 def test_a_fraction_of_a_nano_is_rounded_up():

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from distill.config import Serving
-from distill.costs import eur_per_mtok
 from evals.economics import Speed, billed, break_even, nano_per_second, self_hosted, shocks
 from tests.unit.evals.synthetic import systems
 
@@ -17,10 +16,19 @@ def test_a_token_costs_the_hour_over_speed_and_utilisation():
     tokens = sum(s.tokens for s in ROWS)
     speed = Speed(240, sum(s.prompt_tokens for s in ROWS), sum(s.completion_tokens for s in ROWS), tokens / 1500)
     costs = self_hosted(ROWS, speed, serving)
-    assert sum(costs) / tokens * 1e6 / 1e9 == pytest.approx(eur_per_mtok(1.09, 1500, 0.3))
     # The seconds spent, at the hourly price, over the share of the time that works.
     assert sum(costs) / 1e9 == pytest.approx(tokens / 1500 / 3600 * 1.09 / 0.3)
     assert nano_per_second(serving) == pytest.approx(1.09e9 / 3600 / 0.3)
+
+
+@pytest.mark.parametrize(
+    ("hourly", "speed", "full", "third", "tenth"),
+    [(0.38, 500, 0.21, 0.70, 2.11), (1.09, 1500, 0.20, 0.67, 2.02), (2.29, 3000, 0.21, 0.71, 2.12)],
+)
+def test_a_million_tokens_on_a_card_of_ones_own_cost_what_the_worked_table_says(hourly, speed, full, third, tenth):
+    shares = (1, 0.3, 0.1)
+    rates = [nano_per_second(Serving(eur_per_hour=hourly, utilisation=share)) for share in shares]
+    assert [round(rate / 1e9 / speed * 1e6, 2) for rate in rates] == [full, third, tenth]
 
 
 def test_speed_measured_on_a_part_prices_the_whole():
