@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from distill.errors import TeacherRefused, TeacherUnavailable
@@ -110,7 +110,7 @@ class Results:
         usage = completion.usage
         if usage.prompt <= 0 or (completion.text and usage.completion <= 0):
             return item.worst
-        cost = cost_nano(usage, self.price, batch=self._batched)
+        cost = cost_nano(usage, self.price, batch=self._batched, at=datetime.now(UTC))
         if cost > item.worst:
             self.faults["usage_too_large"] += 1
         return min(cost, item.worst)
