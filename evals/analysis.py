@@ -85,7 +85,7 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         "pairs": pairs,
         "languages": _slices(samples, clusters, question, "lang"),
         "tasks": _slices(samples, clusters, question, "task"),
-        "fidelity": fidelity.statement(samples[question.candidate], first),
+        "fidelity": fidelity.statement(samples[question.candidate], first, clusters),
         "calibration": fidelity.calibration(samples[question.candidate]),
         "cascade": cascade(
             samples[question.candidate],

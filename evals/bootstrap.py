@@ -6,10 +6,12 @@ Efron 1979; Davison and Hinkley 1997, section 3.8. Shapes: B draws, C clusters, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from evals.stats import CONFIDENCE, Estimate, cluster_codes, cluster_sums
+from evals.stats import CONFIDENCE, Estimate, cluster_codes, cluster_sums, t
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,22 +34,23 @@ class Draws:
 
     def mean(self, name: str, confidence: float = CONFIDENCE) -> Estimate:
         """Mean of a column."""
-        return percentile(self.point[name], self.means[name], confidence)
+        return self._interval(self.point[name], self.means[name], confidence)
 
     def difference(self, candidate: str, reference: str) -> Estimate:
         """Mean of one column minus another."""
-        return percentile(self.point[candidate] - self.point[reference], self.means[candidate] - self.means[reference])
+        point = self.point[candidate] - self.point[reference]
+        return self._interval(point, self.means[candidate] - self.means[reference])
 
     def ratio(self, numerator: str, denominator: str, offset: float = 0.0) -> Estimate | None:
         """Ratio of two means, both reduced by ``offset`` (chance level).
 
         None when the denominator's interval reaches 0: the ratio is then unbounded.
         """
-        below = percentile(self.point[denominator] - offset, self.means[denominator] - offset)
+        below = self._interval(self.point[denominator] - offset, self.means[denominator] - offset)
         if below.low <= 0:
             return None
         point = (self.point[numerator] - offset) / (self.point[denominator] - offset)
-        return percentile(point, _divided(self.means[numerator] - offset, self.means[denominator] - offset))
+        return self._interval(point, _divided(self.means[numerator] - offset, self.means[denominator] - offset))
 
     def recovered_gap(self, student: str, base: str, teacher: str) -> Estimate | None:
         """(student - base) / (teacher - base), or None when the gap's interval contains 0 or lies below."""
@@ -56,7 +59,10 @@ class Draws:
             return None
         point = (self.point[student] - self.point[base]) / gap.value
         gaps = self.means[teacher] - self.means[base]
-        return percentile(point, _divided(self.means[student] - self.means[base], gaps))
+        return self._interval(point, _divided(self.means[student] - self.means[base], gaps))
+
+    def _interval(self, point: float, draws: Floats, confidence: float = CONFIDENCE) -> Estimate:
+        return percentile(point, draws, self.clusters, confidence)
 
 
 def _divided(numerator: Floats, denominator: Floats) -> Floats:
@@ -67,13 +73,20 @@ def _divided(numerator: Floats, denominator: Floats) -> Floats:
         return numerator / denominator
 
 
-def percentile(point: float, draws: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
-    """Percentile interval. A draw that divides by 0 counts as infinite, so it can only widen the interval."""
+def percentile(point: float, draws: ArrayLike, clusters: int, confidence: float = CONFIDENCE) -> Estimate:
+    """Percentile interval, widened for few clusters (Hesterberg 2015, section 5.3): plain ones are then too narrow.
+
+    A draw that divides by 0 counts as infinite, so it can only widen the interval.
+    """
     import numpy as np
+
+    if clusters < 2:
+        return Estimate(float(point), -math.inf, math.inf)
+    tail = NormalDist().cdf(-math.sqrt(clusters / (clusters - 1)) * t(clusters - 1, confidence))
 
     values = np.asarray(draws, dtype=np.float64)
     values = np.where(np.isnan(values), np.inf, values)
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2], method="inverted_cdf")
+    low, high = np.quantile(values, [tail, 1 - tail], method="inverted_cdf")
     return Estimate(float(point), float(low), float(high))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evals.stats import wilson
+from evals.stats import accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,26 +29,27 @@ def cell(candidate: Sample, reference: Sample) -> str:
     return "copied" if candidate.predicted and candidate.predicted == reference.predicted else "both_wrong"
 
 
-def statement(candidate: Sequence[Sample], reference: Sequence[Sample]) -> dict[str, Any]:
+def statement(candidate: Sequence[Sample], reference: Sequence[Sample], clusters: Sequence[Any]) -> dict[str, Any]:
     """Cell counts, agreement (also where the reference is right, and where it is wrong), Cohen's kappa."""
     pairs = list(zip(candidate, reference, strict=True))
     counts = dict.fromkeys(CELLS, 0)
     for c, r in pairs:
         counts[cell(c, r)] += 1
     agree = [bool(c.predicted) and c.predicted == r.predicted for c, r in pairs]
-    right = [a for a, (_, r) in zip(agree, pairs, strict=True) if r.correct >= 0.5]
-    wrong = [a for a, (_, r) in zip(agree, pairs, strict=True) if r.correct < 0.5]
+    right = [n for n, (_, r) in enumerate(pairs) if r.correct >= 0.5]
+    wrong = [n for n, (_, r) in enumerate(pairs) if r.correct < 0.5]
     return {
         "cells": counts,
-        "agreement": _share(agree),
-        "agreement_teacher_right": _share(right),
-        "agreement_teacher_wrong": _share(wrong),
+        "agreement": agreement(agree, clusters),
+        "agreement_teacher_right": agreement([agree[n] for n in right], [clusters[n] for n in right]),
+        "agreement_teacher_wrong": agreement([agree[n] for n in wrong], [clusters[n] for n in wrong]),
         "kappa": kappa([c.predicted for c, _ in pairs], [r.predicted for _, r in pairs]),
     }
 
 
-def _share(values: Sequence[bool]) -> dict[str, Any] | None:
-    return {**wilson(sum(values), len(values)).as_dict(), "n": len(values)} if values else None
+def agreement(same: Sequence[bool], clusters: Sequence[Any]) -> dict[str, Any] | None:
+    """Share of equal answers with its interval over clusters, and ``n``; None without items."""
+    return {**accuracy(same, clusters).as_dict(), "n": len(same)} if len(same) else None
 
 
 def kappa(first: Sequence[str], second: Sequence[str]) -> float | None:

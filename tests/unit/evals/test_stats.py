@@ -1,4 +1,4 @@
-"""Every interval covers what it says it covers, by simulation; closed forms against oracles worked by hand."""
+"""Closed forms against oracles worked by hand; that the intervals cover is shown in test_coverage.py."""
 
 import math
 
@@ -25,11 +25,6 @@ def coverage(trials, one):
     return sum(bool(one(np.random.default_rng(seed))) for seed in range(trials)) / trials
 
 
-def between(rate, trials, target=0.95, slack=0.01):
-    """Within the slack, plus three standard errors of the simulation itself."""
-    return abs(rate - target) <= slack + 3 * math.sqrt(target * (1 - target) / trials)
-
-
 def test_wilson_equals_the_worked_example():
     # 45 of 50: centre and half width worked by hand.
     interval = stats.wilson(45, 50)
@@ -46,38 +41,7 @@ def test_wilson_stays_inside_0_and_1_and_holds_its_share():
     assert stats.wilson(0, 100).high == pytest.approx(0.037, abs=1e-3)
 
 
-def test_wilson_covers_averaged_over_shares():
-    def one(rng):
-        p = rng.uniform(0.02, 0.98)
-        interval = stats.wilson(rng.binomial(60, p), 60)
-        return interval.low <= p <= interval.high
-
-    assert between(coverage(4000, one), 4000)
-
-
-def test_clustered_accuracy_covers_and_the_naive_interval_does_not():
-    trials = 1500
-    inside, naive = 0, 0
-    for seed in range(trials):
-        rng = np.random.default_rng(seed)
-        t, _, c = clustered_pairs(rng, rho=0.9)
-        interval = stats.accuracy(t, c)
-        inside += interval.low <= 0.8 <= interval.high
-        plain = stats.wilson(t.sum(), len(t))
-        naive += plain.low <= 0.8 <= plain.high
-    assert between(inside / trials, trials)
-    assert naive / trials < 0.90  # negative control
-
-
-def test_paired_difference_covers_and_is_tighter_than_two_intervals():
-    trials = 1500
-
-    def one(rng):
-        t, s, c = clustered_pairs(rng)
-        d = stats.paired_difference(s, t, c)
-        return d.low <= -0.08 <= d.high
-
-    assert between(coverage(trials, one), trials)
+def test_a_paired_difference_is_tighter_than_two_intervals():
     t, s, c = clustered_pairs(np.random.default_rng(1))
     unpaired = math.hypot(stats.clustered_mean(t, c).se, stats.clustered_mean(s, c).se)
     assert stats.paired_difference(s, t, c).se < 0.9 * unpaired
@@ -108,25 +72,9 @@ def test_mcnemar_equals_the_hand_worked_tables():
     assert stats.mcnemar(2, 8).mid == result.mid
 
 
-def test_mcnemar_mid_p_holds_its_level_and_exact_is_conservative():
-    rng = np.random.default_rng(0)
-    results = [stats.mcnemar(k := int(rng.binomial(40, 0.5)), 40 - k) for _ in range(4000)]
-    mid = sum(r.mid < 0.05 for r in results) / 4000
-    exact = sum(r.exact < 0.05 for r in results) / 4000
-    assert mid < 0.06
-    assert exact <= mid
-
-
 def test_holm_equals_the_textbook_example():
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert stats.holm([]) == []
-
-
-def test_holm_holds_the_family_error_where_plain_tests_do_not():
-    rng = np.random.default_rng(0)
-    p = rng.uniform(size=(3000, 8))
-    assert np.mean([min(stats.holm(list(row))) < 0.05 for row in p]) < 0.065
-    assert np.mean(p.min(axis=1) < 0.05) > 0.3  # negative control
 
 
 def test_bootstrap_is_seeded_and_reads_all_columns_under_the_same_draws():
@@ -159,17 +107,6 @@ def test_retention_by_bootstrap_agrees_with_fieller():
     assert drawn.value == oracle.value
     assert drawn.low == pytest.approx(oracle.low, abs=0.01)
     assert drawn.high == pytest.approx(oracle.high, abs=0.01)
-
-
-def test_retention_covers():
-    trials = 400
-
-    def one(rng):
-        t, s, c = clustered_pairs(rng)
-        r = bootstrap({"s": s, "t": t}, c, 1000, seed=int(rng.integers(1 << 30))).ratio("s", "t")
-        return r.low <= 0.9 <= r.high
-
-    assert between(coverage(trials, one), trials)
 
 
 def test_retention_of_a_teacher_at_zero_is_undefined():
@@ -205,14 +142,6 @@ def test_non_inferiority_has_three_endings():
     assert stats.superiority(make(-0.01, 0.02)) == "inconclusive"
 
 
-def test_a_student_exactly_at_the_margin_rarely_passes():
-    def one(rng):
-        t, s, c = clustered_pairs(rng, teacher=0.8, student=0.75)
-        return stats.non_inferiority(stats.paired_difference(s, t, c), 0.05) == "pass"
-
-    assert coverage(1500, one) < 0.025 + 3 * math.sqrt(0.025 * 0.975 / 1500)
-
-
 def test_power_formulas_agree_with_each_other_and_with_the_table():
     # The published table: 20 % discordant, 5-point drop, 80 % power: 621 pairs.
     assert stats.detectable_before(621, 0.20) == pytest.approx(0.05, abs=5e-4)
@@ -236,14 +165,13 @@ def test_quantiles_never_leave_the_values_seen():
     assert stats.quantile([1, 1, 9], 0.95) <= 9
 
 
-@pytest.mark.fault
-def test_every_interval_covers_in_a_large_simulation():
-    trials = 20_000
-    counts = np.zeros(3)
-    for seed in range(trials):
-        rng = np.random.default_rng(10**6 + seed)
-        t, s, c = clustered_pairs(rng)
-        interval, d = stats.accuracy(t, c), stats.paired_difference(s, t, c)
-        r = bootstrap({"s": s, "t": t}, c, 1000, seed=seed).ratio("s", "t")
-        counts += [interval.low <= 0.8 <= interval.high, d.low <= -0.08 <= d.high, r.low <= 0.9 <= r.high]
-    assert np.all(np.abs(counts / trials - 0.95) < 0.01), counts / trials
+def test_fieller_equals_the_hand_worked_ratio():
+    # a = 2, 4, 6 and b = 4, 5, 9: means 4 and 6; variances of the means 4/3 and 7/3, covariance 10/6; t(2) = 4.30265.
+    # With k = 18.5128: (36 - 7/3 k) < 0, so unbounded at 95 %; at 50 % t(2) = 0.81650 and k = 2/3.
+    assert stats.fieller([2, 4, 6], [4, 5, 9], [0, 1, 2]) is None
+    ratio = stats.fieller([2, 4, 6], [4, 5, 9], [0, 1, 2], confidence=0.5)
+    # (36 - 14/9) r^2 - 2 (24 - 10/9) r + (16 - 8/9) = 0
+    a, b, c = 310 / 9, 206 / 9, 136 / 9
+    root = math.sqrt(b * b - a * c)
+    assert ratio.value == pytest.approx(2 / 3)
+    assert (ratio.low, ratio.high) == pytest.approx(((b - root) / a, (b + root) / a))
