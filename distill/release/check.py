@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from distill.artifacts import RunFolder
+    from distill.release.llamacpp import Engine
     from distill.release.targets._base import Export, Job
 
 PROMPTS = 32
@@ -100,6 +101,48 @@ def _free_memory() -> int:
         return 8 << 30
 
 
+class Opened:
+    """One form of the student, loaded: reads a probe and gives logits. ``engine`` in place of the library's model."""
+
+    def __init__(self, model: Any, tokenizer: Any, engine: Engine | None = None):
+        self.model, self.tokenizer, self.engine = model, tokenizer, engine
+
+    def encode(self, probe: Probe) -> tuple[list[int], int]:
+        """(token ids of prompt and answer, how many of the last positions predict the answer)."""
+        from distill.models import encode_chat
+
+        if self.engine is None:
+            prompt = encode_chat(self.tokenizer, probe.messages)
+            answer: list[int] = self.tokenizer.encode(probe.answer, add_special_tokens=False)[:POSITIONS]
+        else:
+            prompt = self.engine.read(rendered(self.tokenizer, probe.messages))
+            answer = self.engine.read(probe.answer)[:POSITIONS]
+        return (prompt + answer)[-MAX_TOKENS:], min(POSITIONS, len(answer) + 1)
+
+    def logits(self, ids: list[int], positions: int) -> Any:
+        """Float32 logits [T, V] of the last ``positions`` positions."""
+        if self.engine is not None:
+            return self.engine.logits(ids, positions)
+        import torch
+
+        with torch.inference_mode():
+            tokens = torch.tensor([ids], device=self.model.device)
+            return self.model(input_ids=tokens, logits_to_keep=positions).logits[0].float().cpu()
+
+    def close(self) -> None:
+        """Free the weights."""
+        if self.engine is not None:
+            self.engine.close()
+        self.model = None
+        gc.collect()
+
+
+def rendered(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """The chat up to where the answer begins, as text: what an engine is given to read by itself."""
+    turns = [{"role": m.role, "content": m.content} for m in messages]
+    return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+
+
 class Reference:
     """The student as it was trained: base plus adapter. Its logits are computed once and kept for every target."""
 
@@ -107,37 +150,36 @@ class Reference:
         from distill.models import load_causal_lm
 
         self.dtype = precision(job.weights)
-        model, tokenizer = load_causal_lm(job.weights, dtype=self.dtype, adapter=job.adapter)
+        student = Opened(*load_causal_lm(job.weights, dtype=self.dtype, adapter=job.adapter))
+        self.tokenizer = student.tokenizer
         self.probes = probes
-        self.inputs = [_encode(tokenizer, probe) for probe in probes]
-        self.logits = [_logits(model, *ids) for ids in self.inputs]
-        del model
-        gc.collect()
+        self.inputs = [student.encode(probe) for probe in probes]
+        self.logits = [student.logits(*ids) for ids in self.inputs]
+        student.close()
 
     def compare(self, kind: str, export: Export) -> Distance:
         """Load ``export`` back and measure. Raises GateFailed beyond its tolerance or when its tokens differ."""
-        assert export.load is not None
-        model, tokenizer = export.load(self.dtype)
+        opened = self._open(export)
         worst, kl, same, positions = 0.0, 0.0, 0, 0
         with progress(f"check {kind}", len(self.probes), "prompts") as bar:
             for probe, ids, ours_TV in zip(self.probes, self.inputs, self.logits, strict=True):
-                if _encode(tokenizer, probe) != ids:
+                if opened.encode(probe) != ids:
                     raise GateFailed(
                         "its tokenizer or chat template reads a prompt differently", where=f"target {kind}"
                     )
-                theirs_TV = _logits(model, *ids)
+                theirs_TV = opened.logits(*ids)
                 if theirs_TV.shape != ours_TV.shape:
                     raise GateFailed(f"vocabulary {theirs_TV.shape[1]}, not {ours_TV.shape[1]}", where=f"target {kind}")
                 far, divergence, agree = _distance(ours_TV, theirs_TV)
                 worst = max(worst, far)
                 kl, same, positions = kl + divergence, same + agree, positions + len(ours_TV)
                 bar.advance()
-        del model
-        gc.collect()
+        opened.close()
         tolerance = export.tolerance if self.dtype == "float32" else max(export.tolerance, COARSE)
         agreement = round(same / positions, 4)
+        computed_in = self.dtype if export.engine is None else "llama.cpp"
         result = Distance(
-            worst, max(kl, 0.0) / positions, agreement, len(self.probes), positions, tolerance, self.dtype
+            worst, max(kl, 0.0) / positions, agreement, len(self.probes), positions, tolerance, computed_in
         )
         if not worst <= tolerance:  # NaN fails too
             raise GateFailed(
@@ -147,23 +189,11 @@ class Reference:
             )
         return result
 
-
-def _encode(tokenizer: Any, probe: Probe) -> tuple[list[int], int]:
-    """(token ids of prompt and answer, how many of the last positions predict the answer)."""
-    from distill.models import encode_chat
-
-    prompt = encode_chat(tokenizer, probe.messages)
-    answer: list[int] = tokenizer.encode(probe.answer, add_special_tokens=False)[:POSITIONS]
-    return (prompt + answer)[-MAX_TOKENS:], min(POSITIONS, len(answer) + 1)
-
-
-def _logits(model: Any, ids: list[int], positions: int) -> Any:
-    """Float32 logits [T, V] of the last ``positions`` positions."""
-    import torch
-
-    with torch.inference_mode():
-        tokens = torch.tensor([ids], device=model.device)
-        return model(input_ids=tokens, logits_to_keep=positions).logits[0].float().cpu()
+    def _open(self, export: Export) -> Opened:
+        if export.engine is not None:
+            return Opened(None, self.tokenizer, export.engine(MAX_TOKENS + POSITIONS))
+        assert export.load is not None
+        return Opened(*export.load(self.dtype))
 
 
 def _distance(ours_TV: Any, theirs_TV: Any) -> tuple[float, float, int]:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from distill.release.targets._base import Export, Job
 
 VERSION = 1
-SETTINGS = ("name", "seed", "prompts", "teacher", "generate", "student", "train", "eval", "release")
+SETTINGS = ("name", "seed", "prompts", "teacher", "generate", "student", "train", "eval", "release", "policy")
 AFTER = ("generate", "train", "eval")
 TARGETS = "distill.release.targets"
 
@@ -64,7 +64,7 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     final = folder.release / made.title
     with new_folder(final) as bundle:
         job = _job(made, base, folder, bundle)
-        exports = {target.kind: _module(target).export(job, target) for target in config.release.targets}
+        exports = {_label(target): _module(target).export(job, target) for target in config.release.targets}
         checks = _check(job, folder, exports)
         _rescore(job, folder, config, exports, checks, str(made.report.get("candidate")))
         _write_papers(made, folder, job, checks)
@@ -80,16 +80,20 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
 
 def refuse_incomplete(targets: Sequence[PluginConfig]) -> None:
     """ConfigError when a target is named twice, or needs another that is not named."""
-    kinds = [target.kind for target in targets]
+    kinds, labels = [target.kind for target in targets], [_label(target) for target in targets]
     for number, target in enumerate(targets):
-        if target.kind in kinds[:number]:
-            raise ConfigError(f"{target.kind!r} is named twice", where="release.targets")
+        if labels[number] in labels[:number]:
+            raise ConfigError(f"{labels[number]!r} is named twice", where="release.targets")
         if lacking := [kind for kind in _module(target).NEEDS if kind not in kinds[:number]]:
             raise ConfigError(f"{target.kind!r} needs {lacking[0]!r} before it", where="release.targets")
 
 
 def _module(target: PluginConfig) -> Any:
     return plugins.load(TARGETS, target.kind)
+
+
+def _label(target: PluginConfig) -> str:
+    return str(getattr(target, "label", target.kind))
 
 
 def _compare(made: Record, bundle: Path, config: RunConfig) -> None:
@@ -141,19 +145,24 @@ def _rescore(
     arm: str,
 ) -> None:
     """Add each form's score on the evaluation's own items. A form whose logits are the student's own is not asked."""
+    from distill.models import load_tokenizer
+
     asked = rescore.questions(config, folder, arm)
     for kind, export in exports.items():
         if not asked or export.load is None or checks[kind]["check"]["worst"] == 0:
             continue
-        if any(name.endswith(".safetensors") for name in export.files):
+        if export.engine is not None:
+            opened = export.engine(rescore.CONTEXT)
+            checks[kind]["score"] = rescore.rescore_engine(kind, opened, load_tokenizer(job.weights), asked, config)
+        elif any(name.endswith(".safetensors") for name in export.files):
             checks[kind]["score"] = rescore.rescore(kind, job.bundle / checks[kind]["folder"], asked, config)
-            continue
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=job.bundle.parent) as unpacked:
-            model, tokenizer = export.load("auto")
-            model.save_pretrained(unpacked)
-            tokenizer.save_pretrained(unpacked)
-            del model
-            checks[kind]["score"] = rescore.rescore(kind, Path(unpacked), asked, config)
+        else:
+            with tempfile.TemporaryDirectory(prefix=".tmp-", dir=job.bundle.parent) as unpacked:
+                model, tokenizer = export.load("auto")
+                model.save_pretrained(unpacked)
+                tokenizer.save_pretrained(unpacked)
+                del model
+                checks[kind]["score"] = rescore.rescore(kind, Path(unpacked), asked, config)
 
 
 def _write_papers(made: Record, folder: RunFolder, job: Job, checks: dict[str, dict[str, Any]]) -> None:

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from distill.records import Message
+    from distill.release.llamacpp import Engine
 
 
 class TargetConfig(PluginConfig):
     """Base of a target's settings."""
+
+    @property
+    def label(self) -> str:
+        """What this form is called in the card; a release holds one of each."""
+        return self.kind
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Export:
     """Paths in the bundle."""
     load: Callable[[str], tuple[Any, Any]] | None = None
     """Loads what a client would load, computing in the named type: (model, tokenizer)."""
+    engine: Callable[[int], Engine] | None = None
+    """Opens the file, for so many tokens, in the engine that clients run: then that engine is judged."""
     tolerance: float = 0.0
     """Largest relative distance of the logits from the student's, at the worst position."""
     facts: dict[str, Any] = field(default_factory=dict)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from distill.errors import ConfigError
 from distill.records import Message
+from distill.release.targets import gguf
 from distill.release.targets._base import Export, Job, TargetConfig
 
 if TYPE_CHECKING:
@@ -23,14 +24,16 @@ class Config(TargetConfig):
 
     kind: str = "ollama"
     """`ollama`."""
+    precision: Literal["", "f16", "q8_0", "q4_k_m"] = ""
+    """Which GGUF file it serves. Empty: the only one there is."""
 
 
-def export(job: Job, config: Config) -> Export:  # noqa: ARG001
+def export(job: Job, config: Config) -> Export:
     """Write `serve/ollama/Modelfile` and a README with the two commands."""
     from distill.models import end_ids, load_tokenizer
 
     tokenizer = load_tokenizer(job.weights)
-    (weights,) = sorted((job.bundle / "gguf").glob("*.gguf"))
+    weights = gguf.named(job, config.precision)
     stops = [str(tokenizer.convert_ids_to_tokens(number)) for number in end_ids(tokenizer)]
     shape = turns_of(tokenizer)
     lines = [f"FROM ../../gguf/{weights.name}", f"TEMPLATE {quoted(go_template(shape))}"]

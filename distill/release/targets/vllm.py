@@ -49,10 +49,10 @@ def export(job: Job, config: Config) -> Export:
     (folder / "serve.sh").write_text(
         "#!/bin/sh\n"
         "# Start with: sh serve.sh. Needs vLLM and a GPU.\n"
-        f"# OpenAI-compatible endpoint on http://127.0.0.1:{config.port}/v1\n"
+        f"# OpenAI-compatible endpoint on http://127.0.0.1:{config.port}/v1 (or set PORT)\n"
         'cd "$(dirname "$0")" || exit 1\n'
         "export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1\n"
-        f'exec vllm serve ../../weights {" ".join(flags)} --host 127.0.0.1 --port {config.port} "$@"\n',
+        f'exec vllm serve ../../weights {" ".join(flags)} --host 127.0.0.1 --port "${{PORT:-{config.port}}}" "$@"\n',
         "utf-8",
     )
     return Export((f"{FOLDER}/compose.yaml", f"{FOLDER}/serve.sh"), facts={"folder": FOLDER})

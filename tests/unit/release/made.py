@@ -15,6 +15,7 @@ def _estimate(value):
     return {"value": value, "low": value - 0.06, "high": value + 0.06}
 
 
+WAIVER = {"name": "A. Person", "date": "2026-11-01", "reason": "made for this test, nobody else has it"}
 ACCURACY = {"teacher": _estimate(0.81), "base": _estimate(0.29), "student": _estimate(0.74)}
 ARMS = {name: {"accuracy": value} for name, value in ACCURACY.items()}
 REPORT = {
@@ -40,6 +41,16 @@ def base_folder(path, dtype=torch.float32):
             config = json.loads((path / "config.json").read_text())
             config["dtype"] = str(dtype).removeprefix("torch.")
             (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def base_for_llamacpp(path):
+    """The tiny model with one merge in its tokenizer, which is the least that llama.cpp wants."""
+    tiny_model(path, padded_vocab=8)
+    values = json.loads((path / "tokenizer.json").read_text())
+    values["model"]["vocab"]["\u0120t"] = len(values["model"]["vocab"])
+    values["model"]["merges"] = [["\u0120", "t"]]
+    (path / "tokenizer.json").write_text(json.dumps(values))
     return path
 
 
@@ -72,6 +83,7 @@ def run_folder(path, base, **release):
             "teacher": {"kind": "fake", "model": "acme/Teacher-9B"},
             "student": {"model": f"path:{base}"},
             "release": {"summary": "Sorts texts into sections.", **release},
+            "policy": {"waivers": [WAIVER | {"model": f"path:{base}"}]},
         }
     )
     config._folder = path.parent

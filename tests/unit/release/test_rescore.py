@@ -18,7 +18,7 @@ def base(tmp_path_factory):
 @pytest.fixture
 def made(tmp_path, base):
     """(config, run folder) whose random student gets every item wrong, and is recorded so."""
-    targets = ["merged", "adapter", {"kind": "gguf", "precision": "f16"}]
+    targets = ["merged", "adapter", {"kind": "gguf", "precision": "f16", "judged_by": "transformers"}]
     config, folder = run_folder(tmp_path / "runs" / "sorter", base, targets=targets, rescore=10)
     return with_task(config, folder, right=lambda n: False), folder
 
@@ -26,9 +26,9 @@ def made(tmp_path, base):
 def test_each_form_with_other_bits_is_asked_again_and_its_score_stands_in_the_card(made):
     bundle = build(*made)
     targets = json.loads((bundle / "release.json").read_text())["targets"]
-    wanted = {"items": 10, "student": 0.0, "export": 0.0, "lost": 0, "gained": 0}
+    wanted = {"items": 10, "student": 0.0, "export": 0.0, "lost": 0, "gained": 0, "same_text": None}
     assert targets["merged"]["score"] == wanted
-    assert targets["gguf"]["score"] == wanted
+    assert targets["gguf-f16"]["score"] == wanted
     assert "score" not in targets["adapter"]  # its logits are the student's own, bit for bit
     card = (bundle / "README.md").read_text()
     assert card.count("0.000 (0.000), 10 items") == 2
