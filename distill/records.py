@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -47,6 +47,7 @@ class Request:
 
     ``choices``: the answer must be one of these texts (empty = free). ``sample``: index among the answers
     wanted for the same prompt. ``top_logprobs``: how many log-probabilities per token to ask for (0 = none).
+    ``schema``: JSON Schema, as text, that the answer is held to (empty = free).
     """
 
     messages: tuple[Message, ...]
@@ -54,6 +55,7 @@ class Request:
     choices: tuple[str, ...] = ()
     top_logprobs: int = 0
     sample: int = 0
+    schema: str = ""
 
     def key(self, provider: dict[str, Any]) -> str:
         """SHA-256 (hex) of the canonical request: the provider's identity and every field of this request."""
@@ -61,7 +63,12 @@ class Request:
 
     def canonical(self, provider: dict[str, Any]) -> bytes:
         """The canonical JSON that the key is the hash of."""
-        return canonical_json({"schema": KEY_SCHEMA, "provider": provider, "request": asdict(self)})
+        request = _fields(self)
+        request["messages"] = [_fields(message) for message in self.messages]
+        request["sampling"] = _fields(self.sampling)
+        if not self.schema:  # younger than the first stores: requests without it keep their key
+            del request["schema"]
+        return canonical_json({"schema": KEY_SCHEMA, "provider": provider, "request": request})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +123,11 @@ class Completion:
     model: str = ""
     logprobs: TopLogprobs | None = None
     reject: str = ""
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    """Every field of a flat record: ``dataclasses.asdict`` without its copies."""
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def canonical_json(value: Any) -> bytes:

@@ -78,8 +78,12 @@ class Capabilities:
 
     choices: bool = False
     """Answers can be held to a list of texts."""
+    schema: bool = False
+    """Answers can be held to a JSON Schema."""
     top_logprobs: int = 0
     """Most log-probabilities per token it returns."""
+    samples: int = 1
+    """Samples of one prompt that one request can bring."""
     paid: bool = False
     """Calls cost money: a dated price and a cap are needed."""
 
@@ -95,7 +99,10 @@ class Provider(Protocol):
         """What makes an answer this model's: kind, model, revision or weights hash, endpoint, template. No secrets."""
 
     async def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answers in the order of the requests; one send, no retries. Raises NoAnswer, TeacherRefused, OutOfMemory."""
+        """Answers in the order of the requests; one send, no retries. Raises NoAnswer, TeacherRefused, OutOfMemory.
+
+        Samples of one prompt may come back incomplete: then the list is shorter.
+        """
 
     def parse(self, raw: bytes) -> Completion:
         """Read raw bytes. Never raises on what a server may send: a bad answer has a ``reject`` reason."""

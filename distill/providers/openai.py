@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from pydantic import Field, field_validator, model_validator
-
-from distill.costs import StatedPrice, costs_tokens
+from distill.costs import costs_tokens
 from distill.errors import ConfigError, MissingDependency, Refused, TeacherRefused
-from distill.providers._base import Capabilities, NoAnswer, Pace, ProviderConfig, parse_chat
+from distill.providers._base import Capabilities, NoAnswer, Pace, parse_chat
+from distill.providers._batches import Batches
+from distill.providers._endpoint import Config
 from distill.providers._headers import pace, retry_after
+from distill.providers._samples import apart
 from distill.records import Answer
 
 if TYPE_CHECKING:
@@ -30,95 +31,14 @@ if TYPE_CHECKING:
     from distill.providers._base import Context
     from distill.records import Completion, Request
 
+__all__ = ["Config", "build"]
+
 MAX_BODY = 16 * 1024 * 1024
 CONNECT_S = 10.0
 IDLE_S = 4.0  # below the 5 s after which common servers close an idle connection
+CHAT = "/chat/completions"
 CHOSEN = "chosen"
-OURS = frozenset(
-    {"model", "messages", "stream", "n", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs"}
-)
-SECRET = re.compile(r"\b(sk|pk|rk|hf|gsk|xai)[-_][A-Za-z0-9_\-]{16,}|(?i:\bbearer\s)|\b[A-Za-z0-9]{32,}\b")
 QUOTA = ("insufficient_quota", "billing", "payment", "credit")
-
-
-class Config(ProviderConfig):
-    """An endpoint, its model and how long to wait for it."""
-
-    kind: Literal["openai"] = "openai"
-    provider: str = ""
-    """Catalogue id (`mistral`, `scaleway` ...): fills in `base_url` and `api_key_env` where they are not given."""
-    base_url: str
-    """Address up to and including `/v1`. Without TLS only in your own network."""
-    api_key_env: str = ""
-    """NAME of the environment variable that holds the key. Empty = the endpoint wants none."""
-    concurrency: Annotated[int, Field(ge=1, le=4096)] = 16
-    """Most requests in flight. Fewer are used when the endpoint says it is too many."""
-    timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
-    """Wall time of one send, however slowly the answer trickles in."""
-    deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
-    """Wall time of one request over all its attempts; pauses the endpoint asks for are not counted."""
-    max_attempts: Annotated[int, Field(ge=1, le=20)] = 4
-    """Sends of one request. "Too many requests" does not count, an answer that cannot be read does."""
-    constrain: Literal["none", "json_schema", "vllm"] = "none"
-    """How answers are held to `choices`: strict `json_schema`, vLLM's `structured_outputs`, or not at all."""
-    top_logprobs: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Most log-probabilities per token that the endpoint returns."""
-    seed_field: Literal["seed", "random_seed", "none"] = "seed"
-    """What the endpoint calls the seed (Mistral: `random_seed`)."""
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the endpoint calls the longest answer (OpenAI's reasoning models: `max_completion_tokens`)."""
-    extra_body: dict[str, Any] = Field(default_factory=dict)
-    """More fields of the request body, as they are. Part of the request key."""
-    price: StatedPrice | None = None
-    """Price per million tokens, when the catalogue does not know it or yours differs."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_the_catalogue(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(name := values.get("provider"), str) or not name:
-            return values
-        from distill import catalog
-
-        row = next((row for row in catalog.providers() if row.id == name), None)
-        if row is None:
-            known = ", ".join(sorted(r.id for r in catalog.providers() if r.base_url))
-            raise ValueError(f"provider {name!r} is not in the catalogue; known: {known}")
-        filled = {"base_url": row.base_url, "api_key_env": row.env}
-        return {key: value for key, value in filled.items() if value} | values
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _a_name(cls, value: str) -> str:
-        if value and (not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value) or re.search(r"[A-Z0-9]{20}", value)):
-            raise ValueError("expected the NAME of an environment variable, never the key itself")
-        return value
-
-    @field_validator("base_url")
-    @classmethod
-    def _an_origin(cls, value: str) -> str:
-        from distill.catalog.route import is_own
-
-        try:
-            parts = urlsplit(value)
-            host, _ = parts.hostname or "", parts.port
-        except ValueError:
-            raise ValueError("not an address; for example https://api.mistral.ai/v1") from None
-        if parts.scheme not in ("http", "https") or not host:
-            raise ValueError("not an address; for example https://api.mistral.ai/v1")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("no user, password, query or fragment here; name the key with api_key_env")
-        if parts.scheme == "http" and not is_own(host):
-            raise ValueError("http:// only in your own network; use https://")
-        return value.rstrip("/")
-
-    @field_validator("extra_body")
-    @classmethod
-    def _nothing_secret(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if SECRET.search(json.dumps(value)):
-            raise ValueError("looks like it holds a key; name the key with api_key_env")
-        if ours := sorted(OURS & value.keys()):
-            raise ValueError(f"{', '.join(ours)} cannot be set here")
-        return value
 
 
 def build(config: Config, context: Context) -> OpenAIProvider:  # noqa: ARG001
@@ -146,15 +66,16 @@ class OpenAIProvider:
         self.config = config
         self.capabilities = Capabilities(
             choices=config.constrain != "none",
+            schema=config.constrain != "none",
             top_logprobs=config.top_logprobs,
+            samples=config.samples_per_request,
             paid=costs_tokens(config) or config.price is not None,
         )
         self.pace: Pace | None = None
         """What the server last said about its limits."""
         self._key = key
-        self._url = config.base_url + "/chat/completions"
         self._host = urlsplit(config.base_url).hostname or ""
-        self._headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "alambic"}
+        self._headers = {"Accept": "application/json", "User-Agent": "alambic"}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         scheme = urlsplit(config.base_url).scheme
@@ -168,7 +89,8 @@ class OpenAIProvider:
     def identity(self) -> dict[str, Any]:
         """Endpoint, model, and every setting that changes what is sent."""
         config = self.config
-        return {
+        together = {"samples_per_request": config.samples_per_request} if config.samples_per_request > 1 else {}
+        return together | {
             "kind": "openai",
             "base_url": config.base_url,
             "model": config.model,
@@ -179,7 +101,7 @@ class OpenAIProvider:
         }
 
     def body(self, request: Request) -> dict[str, Any]:
-        """The JSON body of one request."""
+        """The JSON body of one request, for one answer."""
         config, sampling = self.config, request.sampling
         body: dict[str, Any] = {
             "model": config.model,
@@ -198,31 +120,54 @@ class OpenAIProvider:
         if request.choices and config.constrain == "vllm":
             body["structured_outputs"] = {"choice": list(request.choices)}
         if request.choices and config.constrain == "json_schema":
-            body["response_format"] = _one_of(request.choices)
+            body["response_format"] = _schema(_one_of(request.choices))
+        if request.schema and config.constrain == "vllm":
+            body["structured_outputs"] = {"json": json.loads(request.schema)}
+        if request.schema and config.constrain == "json_schema":
+            body["response_format"] = _schema(json.loads(request.schema))
         return body | config.extra_body
 
     async def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """One POST. Raises NoAnswer, TeacherRefused, Refused."""
-        (request,) = requests
-        data = json.dumps(self.body(request)).encode()
+        """One POST: one request, or samples of the same prompt, of which fewer may come back.
+
+        Raises NoAnswer, TeacherRefused, Refused.
+        """
+        body = self.body(requests[0])
+        if len(requests) > 1:
+            body["n"] = len(requests)
         started = time.perf_counter()
-        status, headers, raw = await self._post(data)
-        latency = time.perf_counter() - started
+        headers, raw = await self.send("POST", CHAT, json.dumps(body).encode())
+        answer = Answer(raw, 200, time.perf_counter() - started, headers.get("x-request-id", "")[:200])
+        if len(requests) == 1:
+            return [answer]
+        return [replace(answer, raw=part) for part in apart(raw, len(requests))]
+
+    async def send(
+        self, method: str, path: str, data: bytes | None = None, *, kind: str = "application/json", most: int = MAX_BODY
+    ) -> tuple[Mapping[str, str], bytes]:
+        """Headers and body of a 2xx answer of at most ``most`` bytes. Raises NoAnswer, TeacherRefused, Refused."""
+        status, headers, raw = await self._exchange(method, path, data, kind, most)
         self.pace = pace(headers)
         if self._key and self._key.encode() in raw:
             raw = raw.replace(self._key.encode(), b"*" * len(self._key))
+        if status == 404 and path != CHAT:  # a file or a batch that is not there: no reason to stop
+            raise NoAnswer("http_404", billed=False, status=404, permanent=True, detail=self._clean(_message(raw)))
         if not 200 <= status < 300:
             raise self._failure(status, headers, raw)
-        return [Answer(raw, status, latency, headers.get("x-request-id", "")[:200])]
+        return headers, raw
 
-    async def _post(self, data: bytes) -> tuple[int, Mapping[str, str], bytes]:
+    async def _exchange(
+        self, method: str, path: str, data: bytes | None, kind: str, most: int
+    ) -> tuple[int, Mapping[str, str], bytes]:
         import aiohttp
 
+        headers = self._headers if data is None else {**self._headers, "Content-Type": kind}
+        url = self.config.base_url + path
         try:
-            async with self._open().post(
-                self._url, data=data, headers=self._headers, allow_redirects=False, proxy=self._proxy
+            async with self._open().request(
+                method, url, data=data, headers=headers, allow_redirects=False, proxy=self._proxy
             ) as response:
-                return response.status, response.headers, await _capped(response.content)
+                return response.status, response.headers, await _capped(response.content, most)
         except (
             aiohttp.ClientConnectorError,
             aiohttp.ConnectionTimeoutError,
@@ -292,10 +237,13 @@ class OpenAIProvider:
         except ValueError:
             return completion
         if isinstance(value, dict) and list(value) == [CHOSEN] and isinstance(value[CHOSEN], str):
-            from dataclasses import replace
-
             return replace(completion, text=value[CHOSEN])
         return completion
+
+    @property
+    def batches(self) -> Batches:
+        """The endpoint's batch API."""
+        return Batches(self)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -308,25 +256,28 @@ class OpenAIProvider:
         self._session = None
 
 
-async def _capped(stream: Any) -> bytes:
-    """The body, inflated. Raises NoAnswer when it is larger than MAX_BODY."""
+async def _capped(stream: Any, most: int) -> bytes:
+    """The body, inflated. Raises NoAnswer when it is larger than ``most`` bytes."""
     chunks, size = [], 0
     while chunk := await stream.readany():
         size += len(chunk)
-        if size > MAX_BODY:
-            raise NoAnswer("too_large", permanent=True, detail=f"more than {MAX_BODY:,} bytes")
+        if size > most:
+            raise NoAnswer("too_large", permanent=True, detail=f"more than {most:,} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
 
 
 def _one_of(choices: tuple[str, ...]) -> dict[str, Any]:
-    schema = {
+    return {
         "type": "object",
         "properties": {CHOSEN: {"type": "string", "enum": list(choices)}},
         "required": [CHOSEN],
         "additionalProperties": False,
     }
-    return {"type": "json_schema", "json_schema": {"name": CHOSEN, "strict": True, "schema": schema}}
+
+
+def _schema(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
 
 
 def _message(raw: bytes) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill.errors import ConfigError
 from distill.progress import progress, say
-from distill.query import ledger
+from distill.query import batch_jobs, ledger
+from distill.query.batch import BatchQuery, endpoint_of
 from distill.query.flow import Query
 from distill.query.items import Item, Outcome
 from distill.query.pressure import Policy
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from distill.costs import Price
+    from distill.progress import Progress
     from distill.providers._base import Provider
+    from distill.query.results import Results
     from distill.query.store import Store
     from distill.records import Request
 
@@ -44,7 +47,7 @@ def ask_all(
     Raises BudgetReached, TeacherRefused, TeacherUnavailable, OutOfMemory, DiskProblem, Preempted, Interrupted:
     all of them after what was in flight is committed, and all go on with the same command.
     """
-    config = getattr(provider, "config", None)
+    config = config_of(provider)
     identity = provider.identity()
     items: dict[str, Item] = {}
     keys: list[str] = []
@@ -63,18 +66,36 @@ def ask_all(
             store.set_cap(ledger.nano(max_cost_eur))
         with progress(title, len(items), "answers") as bar:
             bar.resume_at(len(done))
-            asyncio.run(run.ask(pending, bar))
-        _report(title, "sends without an answer", run.results.faults)
-        if len(run.results.models) > 1:
-            _report(title, "answers of several models", run.results.models)
-        _report(title, "answers that cannot be used", run.results.rejects)
-    return _in_order(keys, done | run.results.outcomes)
+            parts = asyncio.run(_asked(run, pending, bar))
+        for results in parts:
+            _report(title, "sends without an answer", results.faults)
+            if len(results.models) > 1:
+                _report(title, "answers of several models", results.models)
+            _report(title, "answers that cannot be used", results.rejects)
+            done |= results.outcomes
+    return _in_order(keys, done)
+
+
+async def _asked(run: Query, pending: list[Item], bar: Progress) -> list[Results]:
+    """Ask ``pending``: in batches where the teacher is set so, after what an earlier run left open in batches."""
+    parts = []
+    if hasattr(run.provider, "batches"):
+        submit = bool(getattr(config_of(run.provider), "batch", False))
+        if submit or await run.store.write(lambda c: batch_jobs.open_jobs(c, endpoint_of(run.provider))):
+            batch = BatchQuery(run.provider, run.store, run.price, run.policy, submit=submit)
+            await batch.ask(pending, bar)
+            parts.append(batch.results)
+            pending = [item for item in pending if item.key not in batch.results.outcomes]
+    if pending:
+        await run.ask(pending, bar)
+        parts.append(run.results)
+    return parts
 
 
 def check(provider: Provider, requests: Iterable[Request], price: Price | None, max_cost_eur: float) -> None:
     """Refuse, before anything is sent, what cannot be paid for or cannot be done. Raises ConfigError."""
     able = provider.capabilities
-    model = getattr(getattr(provider, "config", None), "model", "")
+    model = getattr(config_of(provider), "model", "")
     if able.paid and price is None:
         raise ConfigError(
             f"no dated price is known for {model!r}, so its cost cannot be capped",
@@ -95,6 +116,11 @@ def check(provider: Provider, requests: Iterable[Request], price: Price | None, 
                 where="teacher",
                 next="lower generate.signals_top_k or use another teacher",
             )
+
+
+def config_of(provider: Provider) -> Any:
+    """The provider's settings, where it has any."""
+    return getattr(provider, "config", None)
 
 
 def _in_order(keys: list[str], outcomes: dict[str, Outcome]) -> list[Outcome]:

@@ -55,11 +55,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A request of a job that has no result yet."""
+    """A request of a job. ``open``: it has no result yet."""
 
     key: str
     attempt: int
     worst_nano: int | None
+    open: bool
 
 
 def plan(connection: sqlite3.Connection, plans: Sequence[Plan], tag: str, endpoint: str) -> tuple[Job | None, int]:
@@ -85,7 +86,7 @@ def advance(connection: sqlite3.Connection, job: Job, state: str, remote: str = 
 
 def drop(connection: sqlite3.Connection, job: Job) -> None:
     """The batch does not exist: nothing of it was sent."""
-    attempts.end(connection, [sent.attempt for sent in unanswered(connection, job)], "released", "not_sent", None)
+    attempts.end(connection, [one.attempt for one in sent(connection, job) if one.open], "released", "not_sent", None)
     advance(connection, job, "dropped")
 
 
@@ -98,11 +99,11 @@ def open_jobs(connection: sqlite3.Connection, endpoint: str) -> list[Job]:
     return [Job(*row) for row in rows]
 
 
-def unanswered(connection: sqlite3.Connection, job: Job) -> list[Sent]:
-    """The job's requests whose attempt is still open."""
+def sent(connection: sqlite3.Connection, job: Job) -> list[Sent]:
+    """The job's requests, as they stand in its file."""
     rows = connection.execute(
-        "SELECT q.key, a.id, a.reserved_nano FROM job_attempt j JOIN attempt a ON a.id = j.attempt_id"
-        " JOIN request q ON q.id = a.request_id WHERE j.job_id = ? AND a.state = 'reserved' ORDER BY a.id",
+        "SELECT q.key, a.id, a.reserved_nano, a.state = 'reserved' FROM job_attempt j"
+        " JOIN attempt a ON a.id = j.attempt_id JOIN request q ON q.id = a.request_id WHERE j.job_id = ? ORDER BY a.id",
         (job.id,),
     )
-    return [Sent(key.hex(), attempt, worst) for key, attempt, worst in rows]
+    return [Sent(key.hex(), attempt, worst, bool(still)) for key, attempt, worst, still in rows]
