@@ -1,4 +1,7 @@
-"""Files of rows: JSONL, CSV, TSV, Parquet, and folders saved by ``datasets``. One bad row never hides the next."""
+"""Files of rows: JSONL, CSV, TSV, Parquet, folders of Parquet files and folders saved by ``datasets``.
+
+One bad row never hides the next.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ def read(path: Path) -> tuple[list[Row], Bad]:
     """(good rows, [(line, reason)]). Raises DataError when the file as a whole cannot be read."""
     try:
         if path.is_dir():
-            return _saved_dataset(path)
+            parts = sorted(path.glob("*.parquet"))
+            return _joined([_parquet(part) for part in parts]) if parts else _saved_dataset(path)
         readers: dict[str, Callable[[Path], tuple[list[Row], Bad]]] = {
             ".jsonl": _jsonl,
             ".ndjson": _jsonl,
@@ -160,6 +164,17 @@ def _parquet(path: Path) -> tuple[list[Row], Bad]:
         raise DataError(f"not a Parquet file: {str(error)[:120]}", where=str(path)) from None
 
 
+def _joined(parts: list[tuple[list[Row], Bad]]) -> tuple[list[Row], Bad]:
+    """The rows of several files, numbered through."""
+    rows: list[Row] = []
+    bad: Bad = []
+    for more, wrong in parts:
+        before = len(rows) + len(bad)
+        rows += [Row(before + row.line, row.fields) for row in more]
+        bad += [(before + line, reason) for line, reason in wrong]
+    return rows, bad
+
+
 def _saved_dataset(path: Path) -> tuple[list[Row], Bad]:
     """A folder of ``datasets.Dataset.save_to_disk``: Arrow streams listed in ``state.json``."""
     import pyarrow as pa
@@ -173,7 +188,9 @@ def _saved_dataset(path: Path) -> tuple[list[Row], Bad]:
         tables = [pa.ipc.open_stream(name.read_bytes()).read_all() for name in names if name.parent == path]
         return _table(pa.concat_tables(tables))
     except FileNotFoundError:
-        raise DataError("neither a file of rows nor a folder written by save_to_disk", where=str(path)) from None
+        raise DataError(
+            "neither a file of rows, nor a folder of Parquet files, nor one written by save_to_disk", where=str(path)
+        ) from None
     except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise DataError(f"not a saved dataset: {str(error)[:120]}", where=str(path)) from None
 

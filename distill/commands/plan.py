@@ -69,7 +69,7 @@ def build(
     config: RunConfig, gpus: Sequence[str], count: int, zone: str, volume: int, one_off_eur: float
 ) -> tuple[dict[str, Any], DistillError | None]:
     """(the plan as JSON values, what would stop the run or None). Raises DataError for unusable prompts."""
-    path = config.resolve(config.prompts.path)
+    path = prompts.locate(config.prompts.path, config.resolve)
     built = prompts.scan(config.prompts, path, config.seed)
     tokenizer, name = _estimate.cached_tokenizer(config)
     asked = _requests(config, built.prompts)

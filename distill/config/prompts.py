@@ -22,7 +22,8 @@ class Prompts(Section):
     """Where the prompts come from."""
 
     path: str
-    """JSONL, CSV, TSV or Parquet file, or a folder written by `datasets`, relative to this configuration file."""
+    """JSONL, CSV, TSV or Parquet file, a folder of Parquet files or one written by `datasets.save_to_disk`, relative to
+    this configuration file; or the Parquet files of a data set on the hub, `hub:OWNER/NAME@COMMIT:SPLIT`."""
     system: str = ""
     """System message, the same for every prompt. Constant text belongs here: engines then reuse its cache."""
     examples: tuple[Example, ...] = ()
@@ -37,9 +38,15 @@ class Prompts(Section):
     """Field that holds the language code."""
     languages: tuple[str, ...] = ()
     """Keep only these languages, in equal numbers. Empty = all rows as they come."""
+    quotas: dict[str, dict[str, Annotated[int, Field(ge=0)]]] = Field(default_factory=dict)
+    """For a field of the row, the most prompts of each value: `{lang: {fr: 500, "*": 100}, source: {wiki: 200}}`.
+    `*` is every other value; without it they are not limited. What cannot be filled is said."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Use at most this many prompts: whole clusters are drawn at random with the run's seed."""
     choices: tuple[str, ...] = ()
     """The answer must be one of these texts. Engines that can are constrained to them."""
+    personal_data: Literal["allow", "mask", "block"] = "allow"
+    """E-mail addresses, bank accounts, payment cards and phone numbers in a prompt, before it is sent: send them,
+    replace them (`[EMAIL]` ...) in the row, or treat the row as broken."""
     on_error: Literal["refuse", "skip"] = "refuse"
     """A broken row stops the run before any call, or is skipped and counted."""

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from distill import artifacts, gates, models, rows
+from distill import artifacts, gates, models, prompts, rows
 from distill.generate import sieve
 from distill.generate.desk import IN_PROCESS
 from distill.records import Usage
@@ -35,7 +35,7 @@ def facts(
     }  # the first of a key says whether it was asked
     usage = sum((outcome.completion.usage for outcome in unique.values()), Usage())
     rejected = sieve.count(reasons)
-    path = config.resolve(config.prompts.path)
+    path = prompts.locate(config.prompts.path, config.resolve)
     every = teachers(config, desk, reasons, asked)
     return {
         "schema": 1,
@@ -43,6 +43,7 @@ def facts(
             "read": built.read,
             "skipped": len(built.skipped),
             "prompts": len(built.prompts),
+            "masked": built.masked,
             "asked": len(reasons),
             "kept": len(reasons) - sum(rejected.values()),
             "rejected": sum(rejected.values()),
@@ -71,10 +72,11 @@ def facts(
         "filters": [item.model_dump(mode="json") for item in config.generate.filters],
         "verifiers": [item.model_dump(mode="json") for item in config.generate.verifiers],
         "prompts": {
-            "file": path.name,
+            "file": config.prompts.path if config.prompts.path.startswith("hub:") else path.name,
             "sha256": [artifacts.sha256_file(file) for file in rows.files(path)],
         },
         "seed": config.seed,
+        "permission": gates.as_json(gates.verdicts(config)),
     }
 
 

@@ -39,14 +39,15 @@ class Asked:
 
 def inputs(config: RunConfig) -> list[Path]:
     """The prompt file, and the files that filters compare with."""
-    paths = [config.prompts.path, *(path for item in config.generate.filters for path in item.files())]  # type: ignore[attr-defined]
-    return [file for path in paths for file in rows.files(config.resolve(path))]
+    paths = [config.resolve(path) for item in config.generate.filters for path in item.files()]  # type: ignore[attr-defined]
+    paths.insert(0, prompts.locate(config.prompts.path, config.resolve))
+    return [file for path in paths for file in rows.files(path)]
 
 
 def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     """Ask, judge, split, write. Raises Refused, DataError, TooManyRejected, and what the teacher raises."""
     gates.check(config)  # licence and region, before anything is loaded or sent
-    built = prompts.scan(config.prompts, config.resolve(config.prompts.path), config.seed)
+    built = prompts.scan(config.prompts, prompts.locate(config.prompts.path, config.resolve), config.seed)
     with Desk(config, folder) as desk:
         top = config.generate.signals_top_k
         if top:

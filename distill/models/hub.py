@@ -37,7 +37,7 @@ def fetch(source: str, entry: Path, licence: str | None) -> None:
     Raises EnvironmentProblem when the hub cannot be reached within 3 seconds or does not have the model.
     """
     name, revision = parse(source)
-    info = _reach(name, revision)
+    info = reach(name, revision)
     if not any(file.rfilename.endswith(".safetensors") for file in info.siblings or ()):
         raise Refused("no safetensors weights there; other formats can run code", where=f"hub:{name}@{revision}")
     commit = str(info.sha)
@@ -58,9 +58,9 @@ def fetch(source: str, entry: Path, licence: str | None) -> None:
     except OSError as error:
         if error.errno in DISK_ERRORS:
             raise disk_problem(error, work) from error
-        raise _unreachable(name, error) from error
+        raise unreachable(name, error) from error
     except Exception as error:
-        raise _unreachable(name, error) from error
+        raise unreachable(name, error) from error
     check_folder(work)
     stated = getattr(info.card_data, "license", None) if info.card_data else None
     with new_folder(entry) as folder:
@@ -76,19 +76,20 @@ def _text(licence: Any) -> str | None:
     return licence if isinstance(licence, str) and licence else None
 
 
-def _reach(name: str, revision: str) -> Any:
-    """What the hub says about the model, or EnvironmentProblem within REACH_S seconds."""
+def reach(name: str, revision: str, kind: str = "model") -> Any:
+    """What the hub says about the model (or ``dataset``), or EnvironmentProblem within REACH_S seconds."""
     try:
         from huggingface_hub import HfApi
     except ImportError:
-        raise MissingDependency("huggingface_hub", "hub models", "hub") from None
+        raise MissingDependency("huggingface_hub", "what lies on a hub", "hub") from None
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise EnvironmentProblem("HF_HUB_OFFLINE is set", where=f"hub:{name}", next="unset it, or name a path: model")
+        raise EnvironmentProblem("HF_HUB_OFFLINE is set", where=f"hub:{name}", next="unset it, or name a local path")
     answer: list[Any] = []
 
     def ask() -> None:
         try:
-            answer.append(HfApi(os.environ.get("HF_ENDPOINT")).model_info(name, revision=revision, timeout=REACH_S))
+            hub = HfApi(os.environ.get("HF_ENDPOINT"))
+            answer.append(hub.repo_info(name, revision=revision, repo_type=kind, timeout=REACH_S))
         except Exception as error:
             answer.append(error)
 
@@ -97,15 +98,16 @@ def _reach(name: str, revision: str) -> Any:
     asking.start()
     asking.join(REACH_S)
     if not answer:
-        raise _unreachable(name, TimeoutError(f"no answer within {REACH_S:g} s"))
+        raise unreachable(name, TimeoutError(f"no answer within {REACH_S:g} s"))
     if isinstance(answer[0], Exception):
-        raise _unreachable(name, answer[0]) from answer[0]
+        raise unreachable(name, answer[0]) from answer[0]
     return answer[0]
 
 
-def _unreachable(name: str, error: Exception) -> EnvironmentProblem:
+def unreachable(name: str, error: Exception) -> EnvironmentProblem:
+    """The one line for a hub that does not give what is asked of it."""
     reason = " ".join(str(error).split())[:160] or type(error).__name__
     return EnvironmentProblem(
         f"the model hub does not give {name}: {reason}",
-        next="check the network, the name and your access, or use a path: or package: source",
+        next="check the network, the name and your access, or use a local source",
     )

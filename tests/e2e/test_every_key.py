@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-VOLATILE = {"seconds", "tokens_per_s", "peak_rss_mb", "versions"}
+VOLATILE = {"seconds", "tokens_per_s", "peak_rss_mb", "versions", "eur", "wh"}
 EXTRA = "rows.jsonl"
 
 
@@ -50,6 +50,7 @@ ON_POLICY = {
     "train.rollout_share": 1.0,
     "train.rollout_max_new_tokens": 4,
 }
+HARMFUL = {"train.lr": 0.5, "train.schedule": "constant", "train.eval_every": 1, "train.max_spike": 0}
 PAID = {
     "teacher": {
         "kind": "openai",
@@ -75,8 +76,10 @@ CHANGES: dict[str, Change] = {
     "prompts.cluster_field": Change("id", "rows"),
     "prompts.lang_field": Change("label", "rows"),
     "prompts.languages": Change(["fr"], "requests"),
+    "prompts.quotas": Change({"lang": {"fr": 4}}, "requests"),
     "prompts.limit": Change(8, "requests"),
     "prompts.choices": Change(["red", "blue", "green"], "requests"),
+    "prompts.personal_data": Change("mask", "requests", {"prompts.path": "private.jsonl"}),
     "prompts.on_error": Change("skip", "end", BROKEN),
     "teacher": Change({"kind": "fake", "model": "fake-2"}, "requests"),
     "generate.samples": Change(2, "requests", {"generate.temperature": 0.5}),
@@ -115,6 +118,14 @@ CHANGES: dict[str, Change] = {
     "train.epochs": Change(1, "student"),
     "train.batch_size": Change(4, "student"),
     "train.micro_batch_size": Change(2, "student"),
+    "train.micro_batch_tokens": Change(150, "student"),
+    "train.packing": Change(True, "student"),
+    "train.gradient_checkpointing": Change(True, "student"),
+    "train.max_spike": Change(0.01, "end", {**HARMFUL, "train.epochs": 6}),
+    "train.eval_every": Change(2, "student"),
+    "train.patience": Change(1, "student", HARMFUL),
+    "train.trackers": Change(["tensorboard"], "trackers"),
+    "train.eur_per_hour": Change(2.0, "student"),
     "train.reasoning": Change(
         True, "student", {"teacher": {"kind": "fake", "replies": ["<think>why</think>red"]}, "prompts.choices": []}
     ),
@@ -131,6 +142,9 @@ CHANGES: dict[str, Change] = {
     "train.keep_checkpoints": Change(1, "checkpoints"),
     "train.threads": Change(2, "student"),
     "policy.use": Change("research", "end", {"student.model": "path:noncommercial"}),
+    "policy.confidential": Change(True, "end", MISTRAL),
+    "policy.hosts": Change(["api.scaleway.ai"], "end", {**MISTRAL, "policy.confidential": True}),
+    "policy.made_with": Change(["nobody/set"], "end"),
     "policy.regions": Change(["DE"], "end", {**MISTRAL, "policy.regions": ["EU"]}),
     "policy.waivers": Change(WAIVER, "end", {"student.model": "path:unlicensed"}),
     "eval.tasks": Change([{"kind": "exact", "path": "test.jsonl", "gold_field": "label"}], "report"),
@@ -201,6 +215,8 @@ def folder(tiny_student, tiny_teacher, tmp_path_factory):
     key = ec.generate_private_key(ec.SECP256R1())
     private = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (path / "key.pem").write_bytes(key.private_bytes(*private))
+    rows[0]["thing"] += " of anna@firma.pl"
+    (path / "private.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (path / "broken.jsonl").write_text((path / "train.jsonl").read_text() + "{broken\n")
     return path
 
@@ -227,6 +243,7 @@ def fingerprint(out: Path, code: int, said: str) -> dict[str, Any]:
         "signals": sorted(digest(path) for path in (out / "signals").rglob("*") if path.is_file()),
         "student": student(out),
         "checkpoints": sorted(path.name for path in (out / "checkpoints").glob("step-*")),
+        "trackers": [path.name.partition(".")[0] for path in (out / "trackers").rglob("events.*")],
         "report": report(out / "eval" / "report.json", out / "eval" / "speed.json"),
         "bundle": sorted(
             (path.relative_to(out / "release").as_posix(), digest(path) if path.name == "README.md" else "")

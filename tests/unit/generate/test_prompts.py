@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from distill import prompts
 from distill.config import Prompts
 from distill.errors import ConfigError, DataError
-from distill.records import Message
+from distill.records import Message, Prompt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,7 +189,7 @@ POOL = st.lists(st.tuples(LANGS, st.integers(0, 8)), min_size=1, max_size=60)
 @given(POOL, st.sets(LANGS, min_size=1), st.integers(1, 40) | st.none(), st.integers(0, 5))
 def test_languages_come_in_equal_numbers_and_the_seed_decides_which(pool, langs, limit, seed):
     items = [
-        prompts.Prompt(str(n), (Message("user", "q"),), f"c{cluster}", lang) for n, (lang, cluster) in enumerate(pool)
+        Prompt(str(n), (Message("user", "q"),), f"c{cluster}", lang) for n, (lang, cluster) in enumerate(pool)
     ]
     wanted = tuple(sorted(langs))
     have = {lang: sum(p.lang == lang for p in items) for lang in wanted}
@@ -206,7 +206,7 @@ def test_languages_come_in_equal_numbers_and_the_seed_decides_which(pool, langs,
 
 
 def test_whole_clusters_are_drawn_and_another_seed_draws_others():
-    items = [prompts.Prompt(f"{c}-{n}", (), f"c{c}") for c in range(40) for n in range(3)]
+    items = [Prompt(f"{c}-{n}", (), f"c{c}") for c in range(40) for n in range(3)]
     chosen = prompts.choose(items, (), 31, 0)
     assert len(chosen) == 30
     assert all(sum(p.cluster == q.cluster for q in chosen) == 3 for p in chosen)
@@ -214,7 +214,7 @@ def test_whole_clusters_are_drawn_and_another_seed_draws_others():
 
 
 def test_rows_added_later_do_not_reshuffle_the_draw():
-    items = [prompts.Prompt(str(n), (), str(n)) for n in range(200)]
+    items = [Prompt(str(n), (), str(n)) for n in range(200)]
     before = {p.id for p in prompts.choose(items[:150], (), 50, 3)}
     after = {p.id for p in prompts.choose(items, (), 50, 3)}
     assert len(before & after) >= 30
@@ -265,3 +265,111 @@ def test_no_template_makes_a_traceback(template):
         prompts.render({"a": "text", "b": 3, "x": [1, {"a": None}]}, "", template)
     except (ConfigError, prompts.BadRow) as error:
         assert str(error)
+
+
+# -- quotas --------------------------------------------------------------------------------------------------------
+
+SOURCES = st.sampled_from(["wiki", "mail", "law"])
+QUOTAS = st.dictionaries(SOURCES | st.just("*"), st.integers(0, 12), max_size=4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(LANGS, SOURCES, st.integers(0, 8)), min_size=1, max_size=60),
+    st.dictionaries(LANGS, st.integers(0, 12), max_size=4),
+    QUOTAS,
+    st.integers(1, 40) | st.none(),
+)
+def test_no_quota_is_exceeded_and_room_is_left_only_where_rows_are_missing(pool, langs, sources, limit):
+    items = [
+        Prompt(str(n), (), f"c{cluster}", meta={"lang": lang, "source": source})
+        for n, (lang, source, cluster) in enumerate(pool)
+    ]
+    quotas = {"lang": langs, "source": sources}
+    try:
+        chosen = prompts.choose(items, (), limit, 0, quotas=quotas)
+    except DataError:
+        chosen = []
+
+    def room(prompt, taken):
+        if limit is not None and len(taken) >= limit:
+            return False
+        for field, most in quotas.items():
+            value = prompt.meta[field]
+            bound = most.get(value, most.get("*"))
+            if bound is not None and sum(p.meta[field] == value for p in taken) >= bound:
+                return False
+        return True
+
+    ids = {p.id for p in chosen}
+    assert len(ids) == len(chosen) <= (limit or 60)
+    for p in chosen:
+        assert room(p, [q for q in chosen if q is not p])
+    assert not any(room(p, chosen) for p in items if p.id not in ids), "a row that fits was left out"
+
+
+def test_a_quota_that_cannot_be_filled_is_said(tmp_path, capsys):
+    path = write_jsonl(tmp_path / "a.jsonl", ROWS)
+    built = prompts.build(settings_of(quotas={"lang": {"fr": 2, "en": 30}}), path, 0)
+    assert [p.meta["lang"] for p in built].count("fr") == 2
+    assert "prompts.quotas.lang asks for: en 8 of 30" in capsys.readouterr().err
+
+
+# -- personal data before it is sent -------------------------------------------------------------------------------
+
+PLANTED = {
+    "email": ["anna.kowalska@firma.pl", "o'brien+x@mail.gov.ie"],
+    "iban": [
+        "DE89 3704 0044 0532 0130 00",
+        "FR1420041010050500013M02606",
+        "NL91ABNA0417164300",
+        "EE382200221020145685",
+    ],
+    "card": ["4111 1111 1111 1111", "5500-0000-0000-0004"],
+    "phone": ["+33 1 42 68 53 00", "+49 30 901820", "0171 2345678", "+48 22 694 70 00", "00351 21 391 4000"],
+}
+CLEAN = [
+    "Invoice 2026-11-23, 1 250,00 EUR",
+    "write to info@example.com",
+    "version 3.12.4, room 0.12",
+    "EN 13757-4:2019",
+]
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_planted_personal_data_never_leaves_unless_it_is_allowed(tmp_path, kind):
+    rows = [{"id": f"r{n}", "prompt": f"Please answer {text} today."} for n, text in enumerate(PLANTED[kind])]
+    rows.append({"id": "turns", "messages": [{"role": "user", "content": f"Hi, {PLANTED[kind][0]}!"}]})
+    rows += [{"id": f"clean{n}", "prompt": text} for n, text in enumerate(CLEAN)]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    planted = len(PLANTED[kind]) + 1
+    sent = prompts.scan(settings_of(personal_data="mask"), path, 0)
+    text = json.dumps([[p.messages[-1].content, p.meta] for p in sent.prompts], ensure_ascii=False)
+    assert not any(find in text for find in PLANTED[kind])
+    assert text.count(f"[{kind.upper()}]") == 2 * planted
+    assert sent.masked == planted
+    assert [p.messages[0].content for p in sent.prompts[planted:]] == CLEAN, "nothing else is touched"
+    with pytest.raises(DataError, match=rf"{planted} broken row.*a\.jsonl:1: holds personal data \({kind}"):
+        prompts.scan(settings_of(personal_data="block"), path, 0)
+    left = prompts.scan(settings_of(personal_data="block", on_error="skip"), path, 0)
+    assert [p.messages[0].content for p in left.prompts] == CLEAN
+    assert len(left.skipped) == planted
+    allowed = prompts.build(settings_of(), path, 0)
+    assert PLANTED[kind][0] in allowed[0].messages[0].content, "control: the planted text is found by looking for it"
+
+
+def test_clusters_stay_apart_when_their_name_is_masked_in_the_prompt(tmp_path):
+    rows = [{"id": f"r{n}", "who": f"p{n}@firma.pl"} for n in range(3)]
+    asked = settings_of(personal_data="mask", cluster_field="who", template="Write to {{ who }}")
+    built = prompts.build(asked, write_jsonl(tmp_path / "a.jsonl", rows), 0)
+    assert len({p.cluster for p in built}) == 3
+    assert {p.messages[0].content for p in built} == {"Write to [EMAIL]"}
+
+
+def test_a_folder_of_parquet_files_is_numbered_through(tmp_path):
+    (tmp_path / "parts").mkdir()
+    write_parquet(tmp_path / "parts/a.parquet", ROWS[:5])
+    write_parquet(tmp_path / "parts/b.parquet", [*ROWS[5:7], {**ROWS[0], "id": None}])
+    assert len(prompts.build(settings_of(on_error="skip"), tmp_path / "parts", 0)) == 7
+    with pytest.raises(DataError, match="parts:8: the field 'id' must be text"):
+        prompts.build(settings_of(), tmp_path / "parts", 0)

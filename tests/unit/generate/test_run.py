@@ -18,7 +18,7 @@ from distill.errors import ConfigError, DataError, Preempted, TooManyRejected
 from distill.generate import capture, card, dataset, run, sieve
 from distill.providers import fake
 from distill.providers._base import Capabilities, chat_json
-from distill.records import Message, TopLogprobs, Usage
+from distill.records import Message, Prompt, TopLogprobs, Usage
 from distill.signals import SignalReader
 from tests.unit.generate import rows as candidates
 from tests.unit.generate.stage import generate, write_prompts
@@ -104,7 +104,7 @@ def test_samples_of_a_prompt_have_seeds_of_their_own_and_the_runs_seed_moves_the
     seeds = {}
     for seed in (1, 2):
         config = load(seed=seed, generate={"samples": 3, "temperature": 0.7})
-        pairs = run.requests(config, [run.prompts.Prompt("a", (Message("user", "q"),))], (), 0)
+        pairs = run.requests(config, [Prompt("a", (Message("user", "q"),))], (), 0)
         seeds[seed] = [request.sampling.seed for _, request in pairs]
         assert [request.sample for _, request in pairs] == [0, 1, 2]
     assert len({*seeds[1], *seeds[2]}) == 6
@@ -114,7 +114,7 @@ def test_samples_of_a_prompt_have_seeds_of_their_own_and_the_runs_seed_moves_the
 
 def test_a_greedy_answer_does_not_depend_on_the_runs_seed(work):
     _, load = work
-    first, second = (run.requests(load(seed=s), [run.prompts.Prompt("a", ())], (), 0)[0][1] for s in (1, 2))
+    first, second = (run.requests(load(seed=s), [Prompt("a", ())], (), 0)[0][1] for s in (1, 2))
     assert first == second
 
 
