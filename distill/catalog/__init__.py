@@ -58,6 +58,7 @@ OBLIGATIONS: dict[str, str] = {
     "DATA_TRANSFER_CN": "inputs are processed in China: no personal or confidential data",
     "BUILT_WITH_QWEN": "show 'Built with Qwen' when outputs train a model that is passed on",
     "MAU_100M": "more than 100 million monthly users need a separate licence",
+    "DATA_TERMS": "read the data set's own licence: the catalogue has not",
     "HOST_TERMS": "read the host's own terms on outputs: the catalogue has not",
 }
 USER_FILE = "alambic.catalog.yaml"

@@ -77,6 +77,7 @@ def facts(
         },
         "seed": config.seed,
         "permission": gates.as_json(gates.verdicts(config)),
+        "permission": gates.as_json(gates.verdicts(config)),
     }
 
 

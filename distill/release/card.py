@@ -6,6 +6,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
+from distill.release import licence
 from distill.release.record import public
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def model_card(record: Record, exports: Mapping[str, Mapping[str, Any]], missing
         "\n## How it was made\n",
         *table(("", ""), _made(record)),
         "More: `papers/distillation.md` (objective and losses), `papers/data.md` (training data), `config/run.json`.",
+        *_asks(record),
         "\n## How to use it\n",
         *_use(record, exports),
         "\n## What is in this bundle\n",
@@ -52,6 +54,13 @@ def model_card(record: Record, exports: Mapping[str, Mapping[str, Any]], missing
         *(f"- {line}" for line in _limits(record, missing)),
     ]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _asks(record: Record) -> list[str]:
+    """What the licences of the chain ask of whoever passes the student on."""
+    rows = licence.obligations(record)
+    lines = ["\n## What the licences ask\n", *table(("part of the chain", "asks", "read"), rows)]
+    return [*lines, "From a dated catalogue; not legal advice. The texts: `NOTICE`, `licences/`."] if rows else []
 
 
 def metadata(record: Record) -> dict[str, Any]:

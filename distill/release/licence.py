@@ -12,7 +12,6 @@ from distill.errors import Refused
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from distill.catalog.rows import LicenceRow
     from distill.release.record import Record
 
 PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-4.0"})
@@ -67,24 +66,22 @@ def notice(record: Record, missing: list[str]) -> str:
         "",
         *(f"Teacher: {name} ({count} answers)" for name, count in record.teachers.items()),
     ]
-    rows = obligations(record)
-    if rows:
+    if asked := obligations(record):
         lines += ["", "What the terms in this chain ask (from a dated catalogue; not legal advice):"]
-        for role, row in rows:
-            asks = ", ".join(row.obligations) or "nothing recorded"
-            lines.append(f"- {role}: {row.id}: {asks} (read {row.as_of}: {row.source})")
+        lines += [f"- {role}: {asks} ({source})" for role, asks, source in asked]
     if missing:
         lines += ["", "Not in this bundle, to be added by whoever passes it on:", *(f"- {item}" for item in missing)]
     return "\n".join(lines) + "\n"
 
 
-def obligations(record: Record) -> list[tuple[str, LicenceRow]]:
-    """(role, dated row of the catalogue) for the base and the teacher, as far as the catalogue knows them."""
-    chain = [(f"base {record.base_name}", record.base_name), (f"teacher {record.teacher_name}", record.teacher_name)]
-    found = [(role, _row(model)) for role, model in chain]
-    return [(role, row) for role, row in found if row is not None]
-
-
-def _row(model: str) -> LicenceRow | None:
-    best = max(catalog.licences(), key=lambda row: row.fit(model), default=None)
-    return best if best is not None and best.fit(model) else None
+def obligations(record: Record) -> list[tuple[str, str, str]]:
+    """(role and rows, what they ask, where that was read) of each finding of the gates that rests on a text."""
+    found = []
+    for finding in record.permission:
+        if finding["kind"] != "licence" or not (finding["rows"] or finding["obligations"] or finding["waiver"]):
+            continue
+        asks = [f"{code}: {catalog.OBLIGATIONS.get(code, 'see the text')}" for code in finding["obligations"]]
+        waived = [f"taken upon them by {finding['waiver']}"] if finding["waiver"] else []
+        role = f"{finding['role']} {', '.join(finding['rows'])}".strip()
+        found.append((role, "; ".join([*asks, *waived]) or "nothing recorded", finding["source"] or "not read"))
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from distill.release import licence
 from distill.release.card import cell, front_matter, interval, table
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def data_card(record: Record) -> str:
                 *((f"answers of {name}", count) for name, count in record.teachers.items()),
             ],
         ),
+        "## What the licences ask\n",
+        *(table(("part of the chain", "asks", "read"), licence.obligations(record)) or ["Nothing is recorded.", ""]),
         "## As recorded by the generation\n",
         *entries(record.data),
     ]

@@ -52,6 +52,8 @@ class Record:
     """`prompts` as the student is asked: its system message, worked examples, template."""
     route: Route
     """Where the teacher was asked."""
+    permission: list[dict[str, Any]]
+    """What the gates found about every part of the chain (see distill.gates)."""
     data_hashes: dict[str, str]
     """File of the data stage -> SHA-256."""
 
@@ -90,7 +92,7 @@ class Record:
 
 
 def read(config: RunConfig, folder: RunFolder, base: Resolved) -> Record:
-    """Read every record of the run. Raises DataError for a file that is missing or damaged."""
+    """Read every record of the run. Raises DataError for a file that is missing or damaged, Refused by a gate."""
     student = _json(folder.student / "student.json", required=True)
     if student.get("base_sha256") not in (None, base.sha256):
         raise IntegrityError(
@@ -98,6 +100,7 @@ def read(config: RunConfig, folder: RunFolder, base: Resolved) -> Record:
             where=str(base.path),
             next="bring the old weights back, or train again",
         )
+    from distill import gates
     from distill.catalog import route
 
     made = _json(folder.config)
@@ -108,7 +111,7 @@ def read(config: RunConfig, folder: RunFolder, base: Resolved) -> Record:
         settings=public(config.resolved()),
         base=base,
         student=public(student),
-        data=public(_json(folder.data_card)),
+        data=public({name: value for name, value in _json(folder.data_card).items() if name != "permission"}),
         report=_json(folder.report_json),
         versions=made.get("versions", {}),
         git_revision=made.get("git_revision"),
@@ -119,6 +122,7 @@ def read(config: RunConfig, folder: RunFolder, base: Resolved) -> Record:
         data_hashes={f"data/{f.name}": sha256_file(f) for f in (folder.train_data, folder.holdout_data) if f.is_file()},
         asked=public(config.student_prompts().model_dump(mode="json")),
         route=route.route_of(config.teacher),
+        permission=gates.as_json(gates.check(config)),
     )
 
 
