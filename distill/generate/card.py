@@ -77,7 +77,6 @@ def facts(
         },
         "seed": config.seed,
         "permission": gates.as_json(gates.verdicts(config)),
-        "permission": gates.as_json(gates.verdicts(config)),
     }
 
 
