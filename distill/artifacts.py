@@ -12,6 +12,7 @@
       signals/           the teacher's log-probabilities (distill.signals)
       checkpoints/       step-00000120/ LATEST
       metrics.jsonl      one line per training step
+      trackers/          files of train.trackers
       student/           adapter or full weights, tokenizer, student.json
       eval/              <arm>.parquet, report.json
       report.html
@@ -86,6 +87,10 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def trackers(self) -> Path:
+        return self.path / "trackers"
 
     @property
     def student(self) -> Path:

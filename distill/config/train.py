@@ -54,6 +54,13 @@ class Train(Section):
     """Rows per optimizer step, over all devices."""
     micro_batch_size: Annotated[int, Field(ge=1)] = 8
     """Rows per forward pass; the rest of the batch is accumulated."""
+    micro_batch_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens per forward pass, padding included; rows of similar length share a pass, at most `micro_batch_size` of
+    them (0 = no limit but `micro_batch_size`). A row longer than this has a pass of its own."""
+    packing: bool = False
+    """Lay the rows of a forward pass end to end instead of padding them; no row sees another. Same result."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more work. Turns `share_prefix` off."""
     reasoning: bool = False
     """Learn the teacher's reasoning before the answer, not the answer alone."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
@@ -62,6 +69,18 @@ class Train(Section):
     """Completion positions whose logits exist at the same time (0 = as many as fill 32 MB)."""
     share_prefix: bool = True
     """Compute what the prompts of a micro-batch begin with once for all of its rows. Same result, less work."""
+    max_spike: Annotated[float, Field(ge=0)] = 10.0
+    """Stop before a step whose loss lies this many robust standard deviations above the median of the last 32 (0 =
+    never stop). A deviation is never taken to be less than a tenth of the loss at the start."""
+    eval_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between measurements on the held-out rows (0 = at the start of each epoch). The end is always measured."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after this many measurements in a row without a lower held-out loss, and keep the student that had the
+    lowest (0 = train to the end and keep the last)."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    """Where the losses go besides `metrics.jsonl`. A tracker may send them elsewhere: none is on by default."""
+    eur_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """Price of the training machine per hour, in EUR. Unknown stays unknown."""
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 60.0
     """Seconds between checkpoints (0 = after every step)."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +21,7 @@ from distill.errors import DataError
 from distill.records import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from distill.config import Train
@@ -59,7 +59,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch: shared prefix, the rest of each row (padded on the right), and where the loss is."""
+    """One micro-batch: shared prefix, the rest of each row (padded on the right or packed), and where the loss is."""
 
     prefix_P: Tensor
     ids_BT: Tensor
@@ -69,6 +69,9 @@ class Batch:
     rows: tuple[Row, ...]
     tokens: int
     """Tokens of the rows, shared prefix counted once per row."""
+    places_BT: Tensor | None = None
+    """Packed only: place of each token in its own row. B is 1 and the rows follow one another; a new row begins
+    where the place does not go on by one."""
 
     @property
     def own(self) -> bool:
@@ -76,10 +79,8 @@ class Batch:
         return self.rows[0].own
 
     def to(self, device: Any) -> Batch:
-        prefix_P, ids_BT, positions_N, labels_N = (
-            t.to(device) for t in (self.prefix_P, self.ids_BT, self.positions_N, self.labels_N)
-        )
-        return Batch(prefix_P, ids_BT, positions_N, labels_N, self.rows, self.tokens)
+        moved = {k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -136,11 +137,12 @@ def keyed_order(count: int, *key: object) -> list[int]:
 
 
 def epoch_steps(
-    lengths: Sequence[int], batch_size: int, micro_size: int, seed: int, epoch: int
+    lengths: Sequence[int], batch_size: int, micro_size: int, seed: int, epoch: int, most: int = 0
 ) -> list[list[list[int]]]:
     """Steps of one epoch; a step is a list of micro-batches, a micro-batch a list of row numbers.
 
     Rows are drawn at random, sorted by length inside pools of POOL batches, and the batches drawn at random again.
+    ``most``: tokens of a micro-batch, padding included; 0 = any number.
     """
     order = keyed_order(len(lengths), seed, epoch, "rows")
     pool = POOL * batch_size
@@ -149,33 +151,64 @@ def epoch_steps(
         ranked = sorted(order[start : start + pool], key=lambda i: (lengths[i], i))
         batches += [ranked[at : at + batch_size] for at in range(0, len(ranked), batch_size)]
     shuffled = [batches[i] for i in keyed_order(len(batches), seed, epoch, "batches")]
-    return [[batch[at : at + micro_size] for at in range(0, len(batch), micro_size)] for batch in shuffled]
+    return [list(_micro_batches(batch, lengths, micro_size, most)) for batch in shuffled]
+
+
+def _micro_batches(batch: Sequence[int], lengths: Sequence[int], size: int, most: int) -> Iterator[list[int]]:
+    """The rows of a step, shortest first, in groups that hold to both limits."""
+    group: list[int] = []
+    for row in batch:
+        if group and (len(group) == size or (most and lengths[row] * (len(group) + 1) > most)):
+            yield group
+            group = []
+        group.append(row)
+    yield group
 
 
 def plan_steps(lengths: Sequence[int], train: Train, seed: int) -> list[list[list[int]]]:
     """Every step of the run, in order."""
     sizes = train.batch_size, train.micro_batch_size
-    steps = [step for epoch in range(train.epochs) for step in epoch_steps(lengths, *sizes, seed, epoch)]
+    steps = [
+        step
+        for epoch in range(train.epochs)
+        for step in epoch_steps(lengths, *sizes, seed, epoch, train.micro_batch_tokens)
+    ]
     return steps[: train.max_steps]
 
 
-def collate(rows: Sequence[Row], *, pad: int, share: bool = True) -> Batch:
+def halve(micros: Sequence[Sequence[int]], times: int) -> list[list[int]]:
+    """The same rows in micro-batches cut in two ``times`` times over; a single row is not cut."""
+    cut = [list(micro) for micro in micros]
+    for _ in range(times):
+        halves = [part for micro in cut for part in (micro[: (len(micro) + 1) // 2], micro[(len(micro) + 1) // 2 :])]
+        cut = [part for part in halves if part]
+    return cut
+
+
+def collate(rows: Sequence[Row], *, pad: int, share: bool = True, pack: bool = False) -> Batch:
     """The micro-batch of ``rows``. The last completion token is only a label, never an input."""
     shared = _common_prefix(rows) if share and len(rows) > 1 else 0
     shared = shared if shared >= MIN_PREFIX else 0
     inputs = [[*row.prompt, *row.completion[:-1]][shared:] for row in rows]
     width = max(map(len, inputs))
-    ids_BT = torch.full((len(rows), width), pad)
+    starts = [sum(map(len, inputs[:n])) if pack else n * width for n in range(len(rows))]
+    flat = torch.full((sum(map(len, inputs)) if pack else len(rows) * width,), pad)
     positions: list[int] = []
     labels: list[int] = []
-    for number, (row, tail) in enumerate(zip(rows, inputs, strict=True)):
-        ids_BT[number, : len(tail)] = torch.tensor(tail)
-        first = number * width + len(row.prompt) - 1 - shared
+    for row, tail, start in zip(rows, inputs, starts, strict=True):
+        flat[start : start + len(tail)] = torch.tensor(tail)
+        first = start + len(row.prompt) - 1 - shared
         positions += range(first, first + len(row.completion))
         labels += row.completion
-    prefix_P = torch.tensor(rows[0].prompt[:shared], dtype=torch.long)
+    places = torch.cat([torch.arange(shared, shared + len(tail)) for tail in inputs])[None] if pack else None
     return Batch(
-        prefix_P, ids_BT, torch.tensor(positions), torch.tensor(labels), tuple(rows), sum(len(row) for row in rows)
+        torch.tensor(rows[0].prompt[:shared], dtype=torch.long),
+        flat[None] if pack else flat.view(len(rows), width),
+        torch.tensor(positions),
+        torch.tensor(labels),
+        tuple(rows),
+        sum(len(row) for row in rows),
+        places,
     )
 
 

@@ -43,14 +43,22 @@ class State:
     identity: dict[str, Any]
     """Settings, data, base and versions of the run."""
     facts: dict[str, Any]
-    """Whatever must outlive a restart: held-out losses so far, best step."""
+    """Whatever must outlive a restart: held-out losses, recent losses, how often micro-batches were halved."""
 
 
 def save_checkpoint(
-    folder: Path, state: State, trainable: Sequence[tuple[str, nn.Parameter]], optimizer: Any, keep: int
+    folder: Path,
+    state: State,
+    trainable: Sequence[tuple[str, nn.Parameter]],
+    optimizer: Any,
+    keep: int,
+    best: int | None = None,
 ) -> Path:
-    """Write one checkpoint, point LATEST at it, then remove the oldest ones beyond ``keep``. Raises DiskProblem."""
-    target = folder / f"step-{state.step:08d}"
+    """Write one checkpoint, point LATEST at it, then remove the oldest beyond ``keep``, but not that of step ``best``.
+
+    Raises DiskProblem.
+    """
+    target = folder_of(folder, state.step)
     with artifacts.new_folder(target) as path:
         (path / "trainable.safetensors").write_bytes(save({name: p.detach().contiguous() for name, p in trainable}))
         (path / "optimizer.safetensors").write_bytes(save(optimizer_tensors(trainable, optimizer)))
@@ -59,10 +67,17 @@ def save_checkpoint(
         (path / "MANIFEST.json").write_text(json.dumps({"step": state.step, "files": files}, sort_keys=True), "utf-8")
     artifacts.write_text(folder / "LATEST", target.name)
     for old in _steps(folder)[keep:]:
+        if best is not None and old == folder_of(folder, best):
+            continue
         trash = old.with_name(f".tmp-{old.name}")
         old.rename(trash)
         shutil.rmtree(trash)
     return target
+
+
+def folder_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return folder / f"step-{step:08d}"
 
 
 def optimizer_tensors(trainable: Sequence[tuple[str, nn.Parameter]], optimizer: Any) -> dict[str, Tensor]:
@@ -100,7 +115,19 @@ def find(folder: Path) -> tuple[Path, State] | None:
 
 def restore(path: Path, trainable: Sequence[tuple[str, nn.Parameter]], optimizer: Any) -> None:
     """Put a checkpoint's tensors back: every name, every shape, bit for bit. Raises IntegrityError."""
-    weights, moments = load_file(path / "trainable.safetensors"), load_file(path / "optimizer.safetensors")
+    restore_weights(path, trainable)
+    moments = load_file(path / "optimizer.safetensors")
+    for name, parameter in trainable:
+        own = {key.rpartition("/")[2]: value for key, value in moments.items() if key.rpartition("/")[0] == name}
+        # AdamW keeps its step count on the CPU, the moments beside the parameter.
+        optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in own.items()}
+
+
+def restore_weights(path: Path, trainable: Sequence[tuple[str, nn.Parameter]]) -> None:
+    """Put the trained tensors of a checkpoint back. Raises IntegrityError when it is damaged or of another student."""
+    if (problem := _problem(path)) is not None:
+        raise IntegrityError(f"the checkpoint is damaged ({problem})", where=str(path))
+    weights = load_file(path / "trainable.safetensors")
     names = {name for name, _ in trainable}
     if names != set(weights):
         odd = sorted(names ^ set(weights))[:3]
@@ -110,10 +137,6 @@ def restore(path: Path, trainable: Sequence[tuple[str, nn.Parameter]], optimizer
             if parameter.shape != weights[name].shape or parameter.dtype != weights[name].dtype:
                 raise IntegrityError(f"{name} has another shape or type in the checkpoint", where=str(path))
             parameter.copy_(weights[name])
-    for name, parameter in trainable:
-        own = {key.rpartition("/")[2]: value for key, value in moments.items() if key.rpartition("/")[0] == name}
-        # AdamW keeps its step count on the CPU, the moments beside the parameter.
-        optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in own.items()}
 
 
 def _steps(folder: Path) -> list[Path]:

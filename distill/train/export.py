@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from distill.artifacts import RunFolder
-    from distill.config import Train
+    from distill.config import RunConfig
+    from distill.train.meter import Meter
+    from distill.train.setup import Ready
     from distill.train.student import Loaded
 
 
@@ -38,19 +40,49 @@ def write(folder: RunFolder, student: Loaded, base_name: str, facts: dict[str, A
         (path / "student.json").write_text(text + "\n", "utf-8")
 
 
-def outcome(settings: Train, measured: dict[str, Any], steps: int) -> dict[str, Any]:
-    """Method, loss, and the held-out loss before and after."""
-    before, after = measured.get("0", {}), measured.get(str(steps), {})
+def facts(
+    config: RunConfig, ready: Ready, meter: Meter, measured: dict[str, Any], steps: int, kept: int
+) -> dict[str, Any]:
+    """What student.json says of the run: what was trained on what, for how long, and what it did to the held-out rows.
+
+    ``kept``: the step whose weights the student has; not the last one after an early stop.
+    """
+    settings = config.train
+    before, after = measured.get("0", {}), measured.get(str(kept), {})
+    names = {"sft": "cross_entropy", "cross_tokenizer": settings.align, "preference": "dpo"}
     return {
+        "base": config.student.model,
+        "base_name": ready.base.name,
+        "base_sha256": ready.base.sha256,
         "method": settings.method,
-        "loss": {"sft": "cross_entropy", "cross_tokenizer": settings.align, "preference": "dpo"}.get(
-            settings.method, settings.loss.kind
-        ),
+        "loss": names.get(settings.method, settings.loss.kind),
+        "seed": config.seed,
+        "threads": ready.threads,
+        "steps": steps,
+        "kept_step": kept,
+        "rows": len(ready.data.train.rows),
+        "dropped": ready.data.train.dropped,
+        "trainable": sum(parameter.numel() for _, parameter in ready.trainable),
+        "tokens": meter.tokens,
+        "seconds": round(meter.seconds, 1),
+        "tokens_per_s": round(meter.tokens / meter.seconds, 1),
+        "eur_per_hour": settings.eur_per_hour,
+        "eur": meter.eur,
+        "wh": meter.wh,
+        "versions": ready.identity["versions"],
+        "holdout_losses": {step: values["holdout_loss"] for step, values in measured.items()},
         "holdout_before": before,
         "holdout_after": after,
         "holdout_loss_before": before.get("holdout_loss"),
         "holdout_loss_after": after.get("holdout_loss"),
     }
+
+
+def summary(facts: dict[str, Any]) -> str:
+    """The last line of the stage."""
+    early = f"; kept the student of step {facts['kept_step']}" if facts["kept_step"] != facts["steps"] else ""
+    lost, left = facts["holdout_loss_before"], facts["holdout_loss_after"]
+    return f"train: {facts['tokens']:,} tokens in {facts['seconds']:.0f} s{early}; held-out loss {lost} -> {left}"
 
 
 def peak_rss_mb() -> int:

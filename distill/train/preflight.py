@@ -19,7 +19,7 @@ from distill.train.signal import Live, Source, Stored
 from distill.train.student import Loaded, causal_lm, head_of, hidden_states
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 TEXTS = 64  # rows whose text is compared
 SAMPLE = 4  # rows that the model is run on
@@ -29,7 +29,9 @@ CANARY_TOKENS, CANARY_NATS = 32, 2.0  # stored signals are refused when a shift 
 UNNAMED = -12.0  # log-probability of a token outside the stored k
 
 
-def prove(student: Loaded, rows: Sequence[Row], source: Source, vocab: int, *, share: bool) -> None:
+def prove(
+    student: Loaded, rows: Sequence[Row], source: Source, vocab: int, lay_out: Callable[[Sequence[Row]], Batch]
+) -> None:
     """Run every check that applies. Raises DataError."""
     size = vocab or head_of(student.model).size
     if not student.trainable:
@@ -40,8 +42,7 @@ def prove(student: Loaded, rows: Sequence[Row], source: Source, vocab: int, *, s
     with torch.no_grad():
         probe = sorted(rows, key=len)[:SAMPLE]
         check_shift(student.model, probe, student.pad, "student")
-        if share:
-            check_shared_prefix(student, probe)
+        check_layout(student, probe, lay_out)
         if isinstance(source, Live):
             check_live(source, probe, student.pad)
         if isinstance(source, CrossTokenizer):
@@ -104,14 +105,15 @@ def check_shift(model: Any, rows: Sequence[Row], pad: int, who: str) -> None:
             )
 
 
-def check_shared_prefix(student: Loaded, rows: Sequence[Row]) -> None:
-    """Sharing the prefix computation does not change the hidden states."""
-    shared, plain = (collate(rows, pad=student.pad, share=s) for s in (True, False))
-    if not shared.prefix_P.numel():
+def check_layout(student: Loaded, rows: Sequence[Row], lay_out: Callable[[Sequence[Row]], Batch]) -> None:
+    """A shared prefix and packed rows do not change the hidden states."""
+    laid, plain = lay_out(rows), collate(rows, pad=student.pad, share=False)
+    if not laid.prefix_P.numel() and laid.places_BT is None:
         return
-    one, two = (hidden_states(student.model, _placed(student.model, b)).float() for b in (shared, plain))
+    one, two = (hidden_states(student.model, _placed(student.model, b)).float() for b in (laid, plain))
     if float((one - two).norm() / two.norm()) > _tolerance(student.model):
-        raise DataError("this student computes other values with a shared prefix", next="train.share_prefix=false")
+        how = "train.share_prefix=false" if laid.places_BT is None else "train.packing=false"
+        raise DataError("this student computes other values with rows that are packed or share a prefix", next=how)
 
 
 def check_live(source: Live, rows: Sequence[Row], pad: int) -> None:

@@ -6,23 +6,22 @@ numbers. So a run killed at any step and started again ends with the same bytes 
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from distill import models, plugins
 from distill.progress import progress, say
-from distill.train import export, preflight, setup
-from distill.train.align import aligned_loss
-from distill.train.batches import collate, plan_steps
-from distill.train.checkpoint import State, save_checkpoint
-from distill.train.guard import check_finite, memory_limit
+from distill.train import devices, export, setup, tracking
+from distill.train.batches import halve
+from distill.train.checkpoint import State, folder_of, restore_weights, save_checkpoint
+from distill.train.guard import check_finite, check_spike, is_out_of_memory, memory_limit, remembered
+from distill.train.holdout import best_step, has_stalled, is_due
+from distill.train.meter import Meter
 from distill.train.metrics import MetricsLog
-from distill.train.objective import Recipe
-from distill.train.preference import preference_loss
-from distill.train.schedule import Stop, be_deterministic, lr_at, seed_micro, set_lr, stopping
-from distill.train.student import Objective, load_student, shares_prefix
+from distill.train.resume import resume
+from distill.train.schedule import Stop, lr_at, seed_micro, set_lr, stopping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +29,12 @@ if TYPE_CHECKING:
 
     from distill.artifacts import RunFolder
     from distill.config import RunConfig
+    from distill.train.batches import Row
+    from distill.train.setup import Ready
 
 VERSION = 1
 SETTINGS = ("seed", "teacher", "student", "train")
 AFTER = ("generate",)
-LOSSES = {"cross_tokenizer": aligned_loss, "preference": preference_loss}
 
 
 def inputs(config: RunConfig) -> list[Path]:
@@ -45,119 +45,138 @@ def inputs(config: RunConfig) -> list[Path]:
 
 def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     """Train the student; return what was written."""
-    with stopping() as stop, memory_limit(config.train.micro_batch_size):
+    with stopping() as stop, memory_limit():
         return train(config, folder, stop)
 
 
 def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
     """The whole stage. Raises Diverged, Preempted, Interrupted, ConfigError, DataError, IntegrityError, DiskProblem."""
-    from accelerate import Accelerator
-
-    settings = config.train
-    threads = be_deterministic(settings.threads)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    base = models.resolve(config.student.model, config.resolve("."))
-    student = load_student(base.path, config.student.dtype, config.student.adapter, config.seed)
-    data = setup.read_data(config, folder, student.tokenizer)
-    loss = plugins.load("distill.losses", settings.loss.kind)
-    weight = 0.0 if settings.method == "sft" else settings.kd_weight
-    recipe = Recipe(loss, settings.loss, weight, settings.temperature, settings.chunk_tokens)
-    source, vocab = setup.open_source(config, folder, student, data, recipe)
-    objective = Objective(student.model, recipe, vocab, LOSSES.get(settings.method))
-    share = settings.share_prefix and shares_prefix(student.model)
-    preflight.check_texts(student.tokenizer, data.records, data.train.rows, settings.reasoning)
-    preflight.prove(student, data.train.rows, source, vocab, share=share)
-
-    trainable, rows, pad = student.trainable, data.train.rows, student.pad
-    parameters = [parameter for _, parameter in trainable]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    wrapped, optimizer = accelerator.prepare(objective, optimizer)
-    steps = plan_steps(data.train.lengths, settings, config.seed)
-    epoch = -(-len(rows) // settings.batch_size)
-    wanted = setup.identity(config, base, data, threads, accelerator.num_processes)
-    done = setup.resume(folder, wanted, trainable, optimizer.optimizer)
+    ready = setup.prepare(config, folder)
+    settings, accelerator, optimizer, steps = config.train, ready.accelerator, ready.optimizer, ready.steps
+    done = resume(folder, ready.identity, ready.trainable, optimizer.optimizer)
     log = MetricsLog(folder.metrics, done.metrics_bytes, silent=not accelerator.is_main_process)
-    holdout = setup.Holdout(objective, source, data.holdout, pad, accelerator.device, share)
+    meter = Meter(done.tokens, done.seconds, done.facts.get("wh", 0.0), settings.eur_per_hour)
     measured: dict[str, Any] = dict(done.facts.get("holdout", {}))
-    tokens, started = done.tokens, time.monotonic()
+    losses: list[float] = list(done.facts.get("losses", ()))
+    halvings = int(done.facts.get("halvings", 0))
+    saved = done.step, len(measured)
 
-    def save(step: int) -> None:
-        if accelerator.is_main_process:
-            facts = {"holdout": measured, "complete": step == len(steps)}
-            state = State(step, log.sync(), done.seconds + time.monotonic() - started, tokens, wanted, facts)
-            save_checkpoint(folder.checkpoints, state, trainable, optimizer.optimizer, settings.keep_checkpoints)
+    def save(complete: bool) -> None:
+        nonlocal saved
+        if saved != (step, len(measured)) and accelerator.is_main_process:
+            facts = {"holdout": measured, "losses": remembered(losses), "halvings": halvings, "wh": meter.wh}
+            facts["complete"] = complete
+            state = State(step, log.sync(), meter.seconds, meter.tokens, ready.identity, facts)
+            best = best_step(measured) if settings.patience else None
+            save_checkpoint(
+                folder.checkpoints, state, ready.trainable, optimizer.optimizer, settings.keep_checkpoints, best
+            )
+        saved = step, len(measured)
         accelerator.wait_for_everyone()
 
-    def measure(step: int) -> None:
-        if str(step) not in measured and (values := holdout.measure(stop)):
-            measured[str(step)] = values
-            log.write({"step": step, **values})
+    def write(values: dict[str, Any]) -> None:
+        log.write(values)
+        tracking.record(accelerator, values)
 
-    saved_at = time.monotonic()
-    wrapped.train()
-    with progress("train", len(steps), "steps") as bar:
-        bar.resume_at(done.step)
-        for step in range(done.step, len(steps)):
-            if step % epoch == 0:
-                measure(step)
-            micros = steps[step]
-            ids = [rows[i].id for micro in micros for i in micro]
-            own = [
-                (number, share_weight, source.rows(step, number, [rows[i] for i in micros[number]]))
-                for number, share_weight in setup.share_of(len(micros), accelerator)
-            ]
-            valid = setup.total(sum(part * source.count(some) for _, part, some in own), accelerator)
-            sums = torch.zeros(3, dtype=torch.float64)
-            for number, share_weight, some in own:
-                if stop:
-                    save(step)
-                    raise stop.error(f"the checkpoint of step {step}")
-                batch = collate(some, pad=pad, share=share).to(accelerator.device)
-                seed_micro(config.seed, step, number)
-                with setup.sync_on_last(accelerator, wrapped, number == own[-1][0]):
-                    total, parts = wrapped(batch, source.teacher(batch))
-                    check_finite(total, "loss", [row.id for row in batch.rows], step, folder.metrics)
-                    # Gradients are averaged over processes; the loss is a mean over the tokens of all of them.
-                    accelerator.backward(total * (share_weight * accelerator.num_processes / valid))
-                sums += share_weight * torch.stack([total.detach().double(), parts.ce, parts.kd]).cpu()
-            norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
-            check_finite(norm, "gradient", ids, step, folder.metrics)
-            rate = lr_at(step, len(steps), peak=settings.lr, warmup=settings.warmup, schedule=settings.schedule)
-            set_lr(optimizer, rate)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            tokens += sum(len(rows[i]) for micro in micros for i in micro)
-            mean, ce, kd = (accelerator.reduce(sums.to(accelerator.device), "sum") / valid).tolist()
-            log.write({"step": step + 1, "loss": mean, "ce": ce, "kd": kd, "lr": rate, "grad_norm": float(norm)})
-            speed = (tokens - done.tokens) / (time.monotonic() - started)
-            bar.advance(1, loss=f"{mean:.4g}", tokens=f"{speed:.0f}/s")
-            if time.monotonic() - saved_at >= settings.checkpoint_every_s or step + 1 == len(steps):
-                save(step + 1)
+    tracking.start(accelerator, config)
+    step, saved_at = done.step, time.monotonic()
+    ready.wrapped.train()
+    with progress("train", len(steps), "steps") as bar, stop.deferred():
+        bar.resume_at(step)
+        while True:
+            due = is_due(step, len(steps), settings.eval_every or ready.epoch) and str(step) not in measured
+            if due and (values := ready.holdout.measure(stop)):
+                measured[str(step)] = values
+                write({"step": step, **values})
+            over = not stop and (step == len(steps) or has_stalled(measured, settings.patience))
+            best = bool(settings.patience) and best_step(measured) == step
+            timed = step > done.step and time.monotonic() - saved_at >= settings.checkpoint_every_s
+            if stop or over or best or timed:
+                save(over)
                 saved_at = time.monotonic()
-    measure(len(steps))
+            if stop:
+                raise stop.error(f"the checkpoint of step {step}")
+            if over:
+                break
+            sums, halvings = fitting(ready, config, step, halvings, stop)
+            if sums is None:
+                continue  # asked to stop half-way through the step, which is then done again
+            loss, ce, kd = sums
+            rows = [ready.data.train.rows[i] for micro in steps[step] for i in micro]
+            check_spike(loss, losses, settings.max_spike, rows, step, folder.metrics)
+            rate, norm = update(ready, config, step, rows)
+            step += 1
+            losses.append(loss)
+            meter.tokens += sum(map(len, rows))
+            write({"step": step, "loss": loss, "ce": ce, "kd": kd, "lr": rate, "grad_norm": norm})
+            bar.advance(1, **meter.shown(loss, ce, kd))
     log.close()
-    if stop:
-        raise stop.error("the trained student's last checkpoint")
-    seconds = done.seconds + time.monotonic() - started
-    facts = {
-        "base": config.student.model,
-        "base_name": base.name,
-        "base_sha256": base.sha256,
-        "seed": config.seed,
-        "threads": threads,
-        "steps": len(steps),
-        "rows": len(rows),
-        "dropped": data.train.dropped,
-        "trainable": sum(p.numel() for p in parameters),
-        "tokens": tokens,
-        "seconds": round(seconds, 1),
-        "tokens_per_s": round(tokens / seconds, 1),
-        "versions": wanted["versions"],
-        **export.outcome(settings, measured, len(steps)),
-    }
-    lost, left = facts["holdout_loss_before"], facts["holdout_loss_after"]
-    say(f"train: {tokens:,} tokens in {seconds:.0f} s; held-out loss {lost} -> {left}")
+    kept = step
+    if settings.patience and (best_at := best_step(measured)) not in (None, step):
+        kept = best_at
+        restore_weights(folder_of(folder.checkpoints, kept), ready.trainable)
+    facts = export.facts(config, ready, meter, measured, step, kept)
+    say(export.summary(facts))
     if accelerator.is_main_process:
-        export.write(folder, student, base.name, facts)
+        export.write(folder, ready.student, ready.base.name, facts)
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return [folder.student, folder.metrics]
+
+
+def fitting(
+    ready: Ready, config: RunConfig, step: int, halvings: int, stop: Stop
+) -> tuple[tuple[float, float, float] | None, int]:
+    """(:func:`accumulate` in micro-batches that fit, how often they were halved): the batch stays what it was."""
+    while True:
+        micros = halve(ready.steps[step], halvings)
+        try:
+            return accumulate(ready, config, step, micros, stop), halvings
+        except (MemoryError, RuntimeError) as error:
+            # Another process would wait for this one's gradients; there, the run ends with exit code 15.
+            if not is_out_of_memory(error) or max(map(len, micros)) == 1 or ready.accelerator.num_processes > 1:
+                raise
+        ready.optimizer.zero_grad(set_to_none=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+        halvings += 1
+        say(f"train: out of memory in step {step + 1}; from here on micro-batches are cut into {2**halvings}")
+
+
+def accumulate(
+    ready: Ready, config: RunConfig, step: int, micros: Sequence[Sequence[int]], stop: Stop
+) -> tuple[float, float, float] | None:
+    """Form the gradients of one step; its (loss, cross entropy, divergence) per token. None when asked to stop."""
+    accelerator, source, rows = ready.accelerator, ready.source, ready.data.train.rows
+    own: list[tuple[int, float, Sequence[Row]]] = [
+        (number, weight, source.rows(step, number, [rows[i] for i in micros[number]]))
+        for number, weight in devices.share_of(len(micros), accelerator)
+    ]
+    valid = devices.total(sum(weight * source.count(some) for _, weight, some in own), accelerator)
+    sums = torch.zeros(3, dtype=torch.float64)
+    for number, weight, some in own:
+        if stop:
+            ready.optimizer.zero_grad(set_to_none=True)
+            return None
+        batch = ready.lay_out(some).to(accelerator.device)
+        seed_micro(config.seed, step, number)
+        with devices.sync_on_last(accelerator, ready.wrapped, number == own[-1][0]):
+            total, parts = ready.wrapped(batch, source.teacher(batch))
+            check_finite(total, "loss", some, step, ready.metrics)
+            # Gradients are averaged over processes; the loss is a mean over the tokens of all of them.
+            accelerator.backward(total * (weight * accelerator.num_processes / valid))
+        sums += weight * torch.stack([total.detach().double(), parts.ce, parts.kd]).cpu()
+    loss, ce, kd = (accelerator.reduce(sums.to(accelerator.device), "sum") / valid).tolist()
+    return loss, ce, kd
+
+
+def update(ready: Ready, config: RunConfig, step: int, rows: Sequence[Row]) -> tuple[float, float]:
+    """Take the optimizer's step; its (learning rate, gradient norm before clipping)."""
+    settings, parameters = config.train, [parameter for _, parameter in ready.trainable]
+    norm = ready.accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
+    check_finite(norm, "gradient", rows, step, ready.metrics)
+    rate = lr_at(step, len(ready.steps), peak=settings.lr, warmup=settings.warmup, schedule=settings.schedule)
+    set_lr(ready.optimizer, rate)
+    ready.optimizer.step()
+    ready.optimizer.zero_grad(set_to_none=True)
+    return rate, float(norm)

@@ -51,10 +51,11 @@ def be_deterministic(threads: int) -> int:
 
 
 class Stop:
-    """Whether a signal asked the run to stop, and which."""
+    """Whether a signal asked the run to stop, and which. Where nothing is to be saved, it stops there and then."""
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._deferred = False
 
     def __bool__(self) -> bool:
         return self.number is not None
@@ -64,6 +65,17 @@ class Stop:
         if self.number is not None:
             raise KeyboardInterrupt
         self.number = number
+        if not self._deferred:
+            raise self.error("what was there before")
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside, a signal only sets the flag, which is to be asked for."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
 
     def error(self, safe: str) -> DistillError:
         """How the run ends."""

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import secrets
-import shutil
-from dataclasses import dataclass, field
+import functools
+import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from distill import models
+from distill import models, plugins
 from distill.errors import ConfigError, DataError
 from distill.progress import say
-from distill.train import checkpoint, preflight
-from distill.train.align import CrossTokenizer
-from distill.train.batches import Rows, collate, encode_rows, fingerprint, read_rows
-from distill.train.checkpoint import State
-from distill.train.preference import Preference
+from distill.train import preflight, tracking
+from distill.train.align import CrossTokenizer, aligned_loss
+from distill.train.batches import Rows, collate, encode_rows, plan_steps, read_rows
+from distill.train.holdout import Holdout
+from distill.train.objective import Recipe
+from distill.train.preference import Preference, preference_loss
+from distill.train.resume import identity
 from distill.train.rollout import OnPolicy
+from distill.train.schedule import be_deterministic
 from distill.train.signal import Live, Source, Stored, TextOnly
+from distill.train.student import Objective, load_student, shares_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from torch import nn
 
     from distill.artifacts import RunFolder
     from distill.config import RunConfig
-    from distill.train.batches import Batch
-    from distill.train.objective import Recipe
-    from distill.train.schedule import Stop
-    from distill.train.student import Loaded, Objective
+    from distill.train.batches import Batch, Row
+    from distill.train.student import Loaded
 
-FREE = ("checkpoint_every_s", "keep_checkpoints")  # settings that may change between a kill and a resume
-ROUNDING = ("micro_batch_size", "chunk_tokens", "share_prefix", "threads")  # these change the last digits only
-VERSIONS = ("torch", "transformers", "peft", "accelerate")
+LOSSES = {"cross_tokenizer": aligned_loss, "preference": preference_loss}
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,79 @@ class Data:
     """The training rows as text."""
     held_records: list[dict[str, Any]]
     """The held-out rows as text."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run before its first step: proven, placed on its devices, planned to the last row."""
+
+    accelerator: Any
+    threads: int
+    base: models.Resolved
+    student: Loaded
+    data: Data
+    source: Source
+    wrapped: Any
+    optimizer: Any
+    trainable: list[tuple[str, nn.Parameter]]
+    steps: list[list[list[int]]]
+    epoch: int
+    """Steps of one pass over the data."""
+    holdout: Holdout
+    lay_out: Callable[[Sequence[Row]], Batch]
+    """Rows as the micro-batch that the student reads."""
+    identity: dict[str, Any]
+    """What a resumed run must find unchanged."""
+    metrics: Path
+
+
+def prepare(config: RunConfig, folder: RunFolder) -> Ready:
+    """Load, prove, plan. Raises ConfigError, DataError, EnvironmentProblem, OutOfMemory before anything is written."""
+    from accelerate import Accelerator
+
+    settings = config.train
+    tracking.check_installed(settings.trackers)
+    threads = be_deterministic(settings.threads)
+    trackers = list(settings.trackers) or None
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=trackers, project_dir=str(folder.trackers))
+    base = models.resolve(config.student.model, config.resolve("."))
+    student = load_student(base.path, config.student.dtype, config.student.adapter, config.seed)
+    data = read_data(config, folder, student.tokenizer)
+    weight = 0.0 if settings.method == "sft" else settings.kd_weight
+    loss = plugins.load("distill.losses", settings.loss.kind)
+    recipe = Recipe(loss, settings.loss, weight, settings.temperature, settings.chunk_tokens)
+    source, vocab = open_source(config, folder, student, data, recipe)
+    objective = Objective(student.model, recipe, vocab, LOSSES.get(settings.method))
+    recompute = settings.gradient_checkpointing  # without a cache of keys and values, no prefix can be shared
+    share = settings.share_prefix and not recompute and shares_prefix(student.model)
+    lay_out = functools.partial(collate, pad=student.pad, share=share, pack=settings.packing)
+    preflight.check_texts(student.tokenizer, data.records, data.train.rows, settings.reasoning)
+    preflight.prove(student, data.train.rows, source, vocab, lay_out)
+    if recompute:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the new name is not in every version we allow
+            student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    parameters = [parameter for _, parameter in student.trainable]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    return Ready(
+        accelerator=accelerator,
+        threads=threads,
+        base=base,
+        student=student,
+        data=data,
+        source=source,
+        wrapped=wrapped,
+        optimizer=optimizer,
+        trainable=student.trainable,
+        steps=plan_steps(data.train.lengths, settings, config.seed),
+        epoch=-(-len(data.train.rows) // settings.batch_size),
+        holdout=Holdout(objective, source, data.holdout, student.pad, accelerator.device, share),
+        lay_out=lay_out,
+        identity=identity(config, base, data, threads, accelerator.num_processes),
+        metrics=folder.metrics,
+    )
 
 
 def read_data(config: RunConfig, folder: RunFolder, tokenizer: Any) -> Data:
@@ -123,126 +195,3 @@ def check_stored(about: Any, student: Loaded, temperature: float) -> None:
             "the mass outside the top k cannot be converted",
             next=f"train.temperature={about.temperature:g}",
         )
-
-
-# -- going on ----------------------------------------------------------------------------------------------------
-
-
-def identity(config: RunConfig, base: models.Resolved, data: Data, threads: int, processes: int) -> dict[str, Any]:
-    """What a resumed run must find unchanged."""
-    settings = config.settings("seed", "student", "train")
-    rounding = {name: settings["train"].pop(name) for name in ROUNDING} | {"threads": threads}
-    settings["train"] = {k: v for k, v in settings["train"].items() if k not in FREE}
-    return {
-        "settings": _flat(settings),
-        "data": fingerprint(data.train.rows),
-        "base": base.sha256,
-        "machine": rounding | {"processes": processes, "isa": torch.backends.cpu.get_cpu_capability()},
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
-    }
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix[:-1]: values}
-    return {path: leaf for key, value in values.items() for path, leaf in _flat(value, f"{prefix}{key}.").items()}
-
-
-def resume(
-    folder: RunFolder, wanted: dict[str, Any], trainable: Sequence[tuple[str, nn.Parameter]], optimizer: Any
-) -> State:
-    """Restore the newest good checkpoint; a fresh State when there has never been one.
-
-    Raises ConfigError (settings changed half-way), DataError (data or base changed), IntegrityError (all damaged).
-    """
-    fresh = State(0, 0, 0.0, 0, wanted, {})
-    found = checkpoint.find(folder.checkpoints)
-    if found is None:
-        return fresh
-    path, state = found
-    try:
-        _compare(state.identity, wanted, path.name, str(folder.checkpoints))
-    except (ConfigError, DataError):
-        if not state.facts.get("complete"):
-            raise
-        say("train: the finished student was trained with other settings or data; training again from the start")
-        trash = folder.checkpoints.with_name(f".tmp-{secrets.token_hex(6)}-checkpoints")
-        folder.checkpoints.rename(trash)
-        shutil.rmtree(trash)
-        return fresh
-    checkpoint.restore(path, trainable, optimizer)
-    say(f"train: going on from step {state.step}")
-    return state
-
-
-def _compare(saved: dict[str, Any], wanted: dict[str, Any], name: str, where: str) -> None:
-    """Refuse a checkpoint of another run; warn when only versions or machine differ."""
-    old, new = saved["settings"], wanted["settings"]
-    changed = [f"{k}: {old.get(k)} -> {new.get(k)}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-    advice = f"put it back, or rm -r {where} to train from the start"
-    if changed:
-        raise ConfigError(f"settings changed since checkpoint {name}: {', '.join(changed)}", where=where, next=advice)
-    for part, what in (("data", "the training data"), ("base", "the student's base weights")):
-        if saved[part] != wanted[part]:
-            raise DataError(f"{what} changed since checkpoint {name}", where=where, next=advice)
-    for part in ("versions", "machine"):
-        if saved[part] != wanted[part]:
-            say(f"train: {part} changed since {name} ({saved[part]} -> {wanted[part]}): not bit for bit from here on")
-
-
-# -- devices -----------------------------------------------------------------------------------------------------
-
-
-def share_of(count: int, accelerator: Any) -> list[tuple[int, float]]:
-    """(number, weight) of the micro-batches this process runs; one without work repeats the first at weight 0."""
-    own = range(accelerator.process_index, count, accelerator.num_processes)
-    return [(number, 1.0) for number in own] or [(0, 0.0)]
-
-
-def sync_on_last(accelerator: Any, module: Any, last: bool) -> Any:
-    """Processes exchange gradients in the last micro-batch of a step only."""
-    return contextlib.nullcontext() if last else accelerator.no_sync(module)
-
-
-def total(value: float, accelerator: Any) -> float:
-    """The sum of ``value`` over all processes."""
-    return float(accelerator.reduce(torch.tensor(value, dtype=torch.float64, device=accelerator.device), "sum"))
-
-
-# -- held-out loss -----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Holdout:
-    """Measures the objective on the held-out rows; every process measures all of them."""
-
-    objective: Objective
-    source: Source
-    rows: Rows
-    pad: int
-    device: Any
-    share: bool
-    size: int = 16
-    _batches: list[Batch] = field(default_factory=list)
-
-    def measure(self, stop: Stop) -> dict[str, float]:
-        """Mean per token of loss, cross entropy and divergence; {} without rows or when asked to stop."""
-        if not self._batches:
-            order = sorted(range(len(self.rows.rows)), key=lambda i: (self.rows.lengths[i], i))
-            groups = [order[at : at + self.size] for at in range(0, len(order), self.size)]
-            self._batches = [collate([self.rows.rows[i] for i in g], pad=self.pad, share=self.share) for g in groups]
-        sums = torch.zeros(3, dtype=torch.float64)
-        was_training = self.objective.training
-        self.objective.eval()
-        with torch.no_grad():
-            for batch in (b.to(self.device) for b in self._batches):
-                if stop:
-                    break
-                loss, parts = self.objective(batch, self.source.teacher(batch))
-                sums += torch.stack([loss.double(), parts.ce, parts.kd]).cpu()
-        self.objective.train(was_training)
-        if stop or not self._batches:
-            return {}
-        names = ("holdout_loss", "holdout_ce", "holdout_kd")
-        tokens = sum(len(row.completion) for row in self.rows.rows)
-        return {name: value / tokens for name, value in zip(names, sums.tolist(), strict=True)}

@@ -102,14 +102,51 @@ def hidden_states(model: Any, batch: Batch) -> Tensor:
     computed once and expanded over the rows; their gradient is the sum over rows, as it would be without sharing.
     """
     body = causal_lm(model).base_model
-    cache = None
-    if batch.prefix_P.numel():
-        cache = body(input_ids=batch.prefix_P[None], use_cache=True).past_key_values
-        for layer in cache.layers:
-            layer.keys = layer.keys.expand(batch.ids_BT.shape[0], -1, -1, -1)
-            layer.values = layer.values.expand(batch.ids_BT.shape[0], -1, -1, -1)
+    if batch.places_BT is not None:
+        return _packed_states(body, batch)
+    cache = _prefix_cache(body, batch, batch.ids_BT.shape[0])
     hidden_BTD = body(input_ids=batch.ids_BT, past_key_values=cache, use_cache=cache is not None).last_hidden_state
     return hidden_BTD.flatten(0, 1).index_select(0, batch.positions_N)
+
+
+def _packed_states(body: Any, batch: Batch) -> Tensor:
+    """The same of rows laid end to end: a token sees the shared prefix and its own row, nothing else.
+
+    Without a prefix, the places alone tell the library where rows begin: it makes the block mask, or calls a
+    variable-length kernel where the model was loaded with one.
+    """
+    cache = _prefix_cache(body, batch, 1)
+    mask = None if cache is None else _block_mask(batch, next(body.parameters()).dtype)
+    hidden_1TD = body(
+        input_ids=batch.ids_BT,
+        position_ids=batch.places_BT,
+        attention_mask=mask,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    ).last_hidden_state
+    return hidden_1TD[0].index_select(0, batch.positions_N)
+
+
+def _prefix_cache(body: Any, batch: Batch, rows: int) -> Any:
+    """Keys and values of the shared prefix for every row; None without one."""
+    if not batch.prefix_P.numel():
+        return None
+    cache = body(input_ids=batch.prefix_P[None], use_cache=True).past_key_values
+    for layer in cache.layers:
+        layer.keys = layer.keys.expand(rows, -1, -1, -1)
+        layer.values = layer.values.expand(rows, -1, -1, -1)
+    return cache
+
+
+def _block_mask(batch: Batch, dtype: torch.dtype) -> Tensor:
+    """What is added to the attention scores [1, 1, T, P + T]: 0 where a token may look, the least number elsewhere."""
+    assert batch.places_BT is not None
+    places_T = batch.places_BT[0]
+    row_T = (places_T.diff(prepend=places_T[:1] - 1) != 1).cumsum(0)
+    own_TT = (row_T[:, None] == row_T[None]) & (places_T[:, None] >= places_T[None])
+    seen_TS = torch.cat([own_TT.new_ones(len(row_T), batch.prefix_P.numel()), own_TT], 1)
+    mask_TS = torch.zeros(seen_TS.shape, dtype=dtype, device=seen_TS.device)
+    return mask_TS.masked_fill_(~seen_TS, torch.finfo(dtype).min)[None, None]
 
 
 def shares_prefix(model: Any) -> bool:

@@ -51,6 +51,7 @@ ON_POLICY = {
     "train.rollout_max_new_tokens": 4,
 }
 HARMFUL = {"train.lr": 0.5, "train.schedule": "constant", "train.eval_every": 1, "train.max_spike": 0}
+NOISY = {"train.lr": 1e-6, "train.batch_size": 2, "train.micro_batch_size": 2, "train.max_spike": 0}
 PAID = {
     "teacher": {
         "kind": "openai",
@@ -121,7 +122,7 @@ CHANGES: dict[str, Change] = {
     "train.micro_batch_tokens": Change(150, "student"),
     "train.packing": Change(True, "student"),
     "train.gradient_checkpointing": Change(True, "student"),
-    "train.max_spike": Change(0.01, "end", {**HARMFUL, "train.epochs": 6}),
+    "train.max_spike": Change(0.001, "end", NOISY, anew=("checkpoints",)),
     "train.eval_every": Change(2, "student"),
     "train.patience": Change(1, "student", HARMFUL),
     "train.trackers": Change(["tensorboard"], "trackers"),
@@ -142,9 +143,6 @@ CHANGES: dict[str, Change] = {
     "train.keep_checkpoints": Change(1, "checkpoints"),
     "train.threads": Change(2, "student"),
     "policy.use": Change("research", "end", {"student.model": "path:noncommercial"}),
-    "policy.confidential": Change(True, "end", MISTRAL),
-    "policy.hosts": Change(["api.scaleway.ai"], "end", {**MISTRAL, "policy.confidential": True}),
-    "policy.made_with": Change(["nobody/set"], "end"),
     "policy.confidential": Change(True, "end", MISTRAL),
     "policy.hosts": Change(["api.scaleway.ai"], "end", {**MISTRAL, "policy.confidential": True}),
     "policy.made_with": Change(["nobody/set"], "end"),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from distill.config import Train
 from distill.errors import DataError
+from distill.losses import cross_entropy
 from distill.models import end_ids, load_causal_lm
-from distill.train.batches import Row, collate, encode_rows, epoch_steps, fingerprint, plan_steps, read_rows
-from distill.train.student import attach, hidden_states, shares_prefix
+from distill.train.batches import Row, collate, encode_rows, epoch_steps, fingerprint, halve, plan_steps, read_rows
+from distill.train.objective import Recipe
+from distill.train.student import Objective, attach, hidden_states, shares_prefix
 from tests.tiny import tiny_tokenizer
 from tests.unit.train.conftest import make_config, records
 
@@ -135,3 +139,52 @@ def test_a_missing_or_damaged_data_file_is_one_line(tmp_path):
     (tmp_path / "train.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(DataError, match="cannot be read"):
         read_rows(tmp_path / "train.parquet")
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_packed_rows_give_the_loss_and_the_gradients_of_padded_ones(tiny_student, share):
+    model, _ = load_causal_lm(tiny_student)
+    torch.manual_seed(0)
+    model = attach(model, make_config(tiny_student).student.adapter).double()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    objective = Objective(model, Recipe(cross_entropy, cross_entropy.Config()))
+    rows, found = encoded(6).rows, []
+    for pack in (True, False):
+        batch = collate(rows, pad=0, share=share, pack=pack)
+        assert (batch.ids_BT.shape[0] == 1) is pack
+        model.zero_grad()
+        loss, _ = objective(batch, None)
+        loss.backward()
+        found.append((float(loss), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
+    (one, first), (two, second) = found
+    assert one == pytest.approx(two, rel=1e-6)
+    assert all((first[n] - second[n]).norm() <= 1e-6 * second[n].norm() + 1e-9 for n in first)
+
+
+def test_a_packed_row_sees_no_other_row(tiny_student):
+    """The negative control: without the places, rows look into one another and the loss is another."""
+    model, _ = load_causal_lm(tiny_student)
+    objective, rows = Objective(model, Recipe(cross_entropy, cross_entropy.Config())), encoded(6).rows
+    batch = collate(rows, pad=0, share=False, pack=True)
+    with torch.no_grad():
+        apart, _ = objective(batch, None)
+        mixed, _ = objective(dataclasses.replace(batch, places_BT=torch.arange(batch.ids_BT.shape[1])[None]), None)
+    assert abs(float(apart) - float(mixed)) > 1e-2
+
+
+def test_micro_batches_hold_to_a_number_of_tokens_and_keep_every_row():
+    lengths = [(7 * n) % 97 + 10 for n in range(200)]
+    free, held = (epoch_steps(lengths, 16, 16, seed=0, epoch=0, most=most) for most in (0, 150))
+    assert [[i for m in step for i in m] for step in free] == [[i for m in step for i in m] for step in held]
+    assert all(max(lengths[i] for i in m) * len(m) <= 150 or len(m) == 1 for step in held for m in step)
+    assert sum(map(len, held)) > sum(map(len, free))
+
+
+@pytest.mark.parametrize("times", range(4))
+def test_halving_keeps_the_rows_and_their_order(times):
+    micros = [[5, 3, 8, 1, 7], [2]]
+    cut = halve(micros, times)
+    assert [row for micro in cut for row in micro] == [5, 3, 8, 1, 7, 2]
+    assert max(map(len, cut)) == {0: 5, 1: 3, 2: 2, 3: 1}[times]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from tests.tiny import tiny_tokenizer
 from tests.unit.train.conftest import make_config, records
 from tests.unit.train.test_run import teacher_of, write_signals
 
+SHARED, PLAIN = (functools.partial(collate, pad=0, share=share) for share in (True, False))
+
 
 @pytest.fixture
 def student(tiny_student) -> Loaded:
@@ -30,7 +33,7 @@ def rows(count: int = 6) -> tuple[Row, ...]:
 
 
 def test_good_rows_pass(student):
-    preflight.prove(student, rows(), signal.TextOnly(), 0, share=True)
+    preflight.prove(student, rows(), signal.TextOnly(), 0, SHARED)
 
 
 def test_shifted_labels_are_caught(student, monkeypatch):
@@ -42,7 +45,7 @@ def test_shifted_labels_are_caught(student, monkeypatch):
 
     monkeypatch.setattr(preflight, "collate", shifted)
     with pytest.raises(DataError, match="positions are shifted"):
-        preflight.prove(student, rows(), signal.TextOnly(), 0, share=True)
+        preflight.prove(student, rows(), signal.TextOnly(), 0, SHARED)
 
 
 def test_a_head_that_does_more_than_a_product_is_caught(student, monkeypatch):
@@ -57,7 +60,7 @@ def test_a_head_that_does_more_than_a_product_is_caught(student, monkeypatch):
 
     monkeypatch.setattr(type(inner), "forward", soft_capped)
     with pytest.raises(DataError, match="soft cap"):
-        preflight.prove(student, rows(), signal.TextOnly(), 0, share=False)
+        preflight.prove(student, rows(), signal.TextOnly(), 0, PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -73,14 +76,14 @@ def test_a_head_that_does_more_than_a_product_is_caught(student, monkeypatch):
 def test_a_bad_row_is_named(student, change, message):
     bad = [*rows(5), change(rows()[5])]
     with pytest.raises(DataError, match=message) as caught:
-        preflight.prove(student, bad, signal.TextOnly(), 0, share=True)
+        preflight.prove(student, bad, signal.TextOnly(), 0, SHARED)
     assert "r5" in str(caught.value)
 
 
 def test_a_student_with_nothing_to_train_is_refused(student):
     student.model.requires_grad_(False)
     with pytest.raises(DataError, match="no trainable parameter"):
-        preflight.prove(student, rows(), signal.TextOnly(), 0, share=True)
+        preflight.prove(student, rows(), signal.TextOnly(), 0, SHARED)
 
 
 def test_tokens_that_do_not_say_the_text_are_caught_with_the_first_difference():

@@ -14,7 +14,7 @@ import pytest
 
 from distill.artifacts import RunFolder, sha256_file
 from distill.errors import ConfigError, DataError, Interrupted, Preempted
-from distill.train import checkpoint, run, schedule, setup
+from distill.train import checkpoint, resume, run, schedule, setup
 from tests.unit.train.conftest import make_config, metrics, records, write_rows
 
 ADAPTER = {"r": 4, "alpha": 8, "dropout": 0.1}  # dropout, so that random numbers matter
@@ -116,17 +116,17 @@ def restore_without_optimizer(path, trainable, optimizer):
 
 CONTROLS = {
     "the optimizer's state is dropped": lambda patch: patch.setattr(
-        setup.checkpoint, "restore", restore_without_optimizer
+        resume.checkpoint, "restore", restore_without_optimizer
     ),
     "the row order is shifted": lambda patch: patch.setattr(
-        run, "plan_steps", lambda *a: (steps := run_plan(*a))[1:] + steps[:1]
+        setup, "plan_steps", lambda *a: (steps := run_plan(*a))[1:] + steps[:1]
     ),
     "random numbers are not seeded again": lambda patch: patch.setattr(run, "seed_micro", lambda *_: None),
     "the loss log is not cut": lambda patch: patch.setattr(
         run, "MetricsLog", lambda path, start, **k: RealLog(path, path.stat().st_size, **k)
     ),
 }
-run_plan, RealLog, real_restore = run.plan_steps, run.MetricsLog, checkpoint.restore
+run_plan, RealLog, real_restore = setup.plan_steps, run.MetricsLog, checkpoint.restore
 
 
 @pytest.mark.parametrize("fault", CONTROLS)

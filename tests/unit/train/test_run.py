@@ -14,6 +14,7 @@ from distill.models import load_causal_lm, tokenizer_fingerprint
 from distill.signals import About, Signal, SignalWriter
 from distill.train import run
 from distill.train.batches import encode_rows
+from distill.train.student import Objective
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.unit.train.conftest import make_config, metrics, records, write_rows
 
@@ -144,17 +145,19 @@ def test_sharing_the_prefix_does_not_change_the_loss(tiny_student, run_folder):
 
 
 def test_a_nan_stops_the_run_and_names_the_rows(tiny_student, run_folder, monkeypatch):
-    real = run.Objective.forward
+    real = Objective.forward
 
     def forward(self, batch, teacher):
         total, parts = real(self, batch, teacher)
         return (total * float("nan") if any(row.id == "r5" for row in batch.rows) and self.training else total), parts
 
-    monkeypatch.setattr(run.Objective, "forward", forward)
+    monkeypatch.setattr(Objective, "forward", forward)
     with pytest.raises(Diverged, match="r5") as caught:
         run.run(make_config(tiny_student), run_folder)
     assert caught.value.exit_code == 14
-    assert "r5" in json.loads(run_folder.metrics.with_name("diverged.json").read_text())["rows"]
+    saved = json.loads(run_folder.metrics.with_name("diverged.json").read_text())
+    assert "r5" in {row["id"] for row in saved["rows"]}
+    assert all(row["prompt"] and row["completion"] for row in saved["rows"])
     assert not run_folder.student.exists()
 
 
@@ -194,11 +197,15 @@ def test_nothing_left_to_learn_from_is_one_line(tiny_student, run_folder):
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
-def test_running_out_of_memory_says_what_to_make_smaller(tiny_student, run_folder, monkeypatch, error):
-    def forward(*_):
-        raise error
+def test_what_never_fits_ends_with_15_and_says_what_to_make_smaller(tiny_student, run_folder, monkeypatch, error):
+    def forward(self, *_):
+        if self.training:
+            raise error
+        return real(self, *_)
 
-    monkeypatch.setattr(run.Objective, "forward", forward)
-    with pytest.raises(OutOfMemory, match=r"train\.micro_batch_size=1") as caught:
+    real = Objective.forward
+    monkeypatch.setattr(Objective, "forward", forward)
+    with pytest.raises(OutOfMemory, match=r"train\.gradient_checkpointing=true") as caught:
         run.run(make_config(tiny_student), run_folder)
     assert caught.value.exit_code == 15
+    assert not run_folder.student.exists()
