@@ -81,7 +81,8 @@ async def _asked(run: Query, pending: list[Item], bar: Progress) -> list[Results
     parts = []
     if hasattr(run.provider, "batches"):
         submit = bool(getattr(config_of(run.provider), "batch", False))
-        if submit or await run.store.write(lambda c: batch_jobs.open_jobs(c, endpoint_of(run.provider))):
+        jobs = await run.store.write(lambda c: batch_jobs.open_jobs(c, endpoint_of(run.provider)))
+        if submit or jobs:
             batch = BatchQuery(run.provider, run.store, run.price, run.policy, submit=submit)
             await batch.ask(pending, bar)
             parts.append(batch.results)

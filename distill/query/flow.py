@@ -13,6 +13,7 @@ import contextlib
 import heapq
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from distill.errors import BudgetReached, DistillError, OutOfMemory, Refused, TeacherRefused, TeacherUnavailable
@@ -43,6 +44,7 @@ class Query:
         self.results = Results(provider, store, price, policy, self.lane, self._stop, self._put_later)
         self.ending: BaseException | None = None
         self.batch_size = max(1, provider.batch_size)
+        self.samples = provider.capabilities.samples if self.batch_size == 1 else 1
         self._pending: deque[Batch] = deque()
         self._later: list[tuple[float, int, Batch]] = []
         self._ready: deque[Batch] = deque()
@@ -56,12 +58,7 @@ class Query:
         self.results.bar, self.results.asked = bar, len(items)
         # An API that is asked for more than text first shows with one answer that it can.
         self.lane.scouting = self.batch_size == 1 and any(i.request.top_logprobs or i.request.choices for i in items)
-        if self.price is not None:
-            from distill.costs import worst_case_nano
-
-            for item in items:
-                item.worst = worst_case_nano(item.request, self.price)
-        self._pending.extend(batches(items, self.batch_size))
+        self._pending.extend(self._weighed(batch) for batch in batches(items, self.batch_size, self.samples))
         self._wake, self._fed = asyncio.Event(), asyncio.Event()
         with Stop(self._stop) as self.stop:
             feeder = asyncio.create_task(self._feed())
@@ -190,6 +187,8 @@ class Query:
             await asyncio.shield(self.store.uncertain(batch.attempts, "cancelled" if cancelled else "provider_fault"))
             raise
         else:
+            if len(answers) < len(batch.items):
+                batch = await self._too_few(batch, len(answers))
             await self.results.answered(batch, answers)
         finally:
             if scout:  # nothing leaves before its answer is judged
@@ -211,7 +210,7 @@ class Query:
             self.lane.told(getattr(self.provider, "pace", None), time.monotonic())
             if not scout:
                 self._back()
-        if len(answers) != len(batch.items):
+        if not (1 if batch.shared else len(batch.items)) <= len(answers) <= len(batch.items):
             kind = self.provider.identity().get("kind")
             raise RuntimeError(f"provider {kind} gave {len(answers)} answers to {len(batch.items)} requests")
         return answers
@@ -227,7 +226,29 @@ class Query:
         return max(0.0, min(limits)) if limits else None
 
     def _put_later(self, items: list[Item], when: float) -> None:
-        heapq.heappush(self._later, (when, id(items), Batch(items)))
+        heapq.heappush(self._later, (when, id(items), self._weighed(Batch(items))))
+
+    def _weighed(self, batch: Batch) -> Batch:
+        """The batch, with what each of its requests may cost at most."""
+        if self.price is not None:
+            from distill.costs import worst_case_nano
+
+            for number, item in enumerate(batch.items):
+                item.worst = worst_case_nano(item.request, self.price)
+                if batch.shared and number:  # its prompt is paid with the first
+                    silent = replace(item.request, sampling=replace(item.request.sampling, max_new_tokens=0))
+                    item.worst -= worst_case_nano(silent, self.price) - 1
+        return batch
+
+    async def _too_few(self, batch: Batch, count: int) -> Batch:
+        """The first ``count`` of samples that were asked together; the others are asked once more, one by one."""
+        rest = batch.items[count:]
+        self.results.faults["fewer_samples"] += len(rest)
+        await self.store.release(batch.attempts[count:], "fewer_samples")
+        for item in rest:
+            item.attempts += 1
+            self.results.again(item, "fewer_samples")
+        return Batch(batch.items[:count], batch.attempts[:count], shared=True)
 
     async def _too_big(self, batch: Batch, error: OutOfMemory) -> None:
         """Memory ran out: halve the batches once; if that is not enough, stop."""
@@ -241,7 +262,7 @@ class Query:
             say(f"out of memory: going on with {self.batch_size} requests at once")
             waiting = [item for other in self._pending for item in other.items]
             self._pending.clear()
-            self._pending.extend(batches(waiting, self.batch_size))
+            self._pending.extend(batches(waiting, self.batch_size))  # an engine in this process: no price
         for start in range(0, len(batch.items), self.batch_size):
             self._pending.appendleft(Batch(batch.items[start : start + self.batch_size]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,12 +47,19 @@ class Batch:
 
     items: list[Item]
     attempts: list[int] = field(default_factory=list)
+    shared: bool = False
+    """Samples of one prompt in one request: the prompt is paid once."""
 
 
-def batches(items: list[Item], size: int) -> list[Batch]:
-    """Batches of like requests; for engines in this process longest first, so that too big shows at once."""
-    if size == 1:
+def batches(items: list[Item], size: int, samples: int = 1) -> list[Batch]:
+    """Batches of like requests; for engines in this process longest first, so that too big shows at once.
+
+    ``samples``: how many samples of one prompt may be asked for in one request.
+    """
+    if size == 1 and samples == 1:
         return [Batch([item]) for item in items]
+    if size == 1:
+        return _samples(items, samples)
     kinds: dict[Any, list[Item]] = {}
     for item in items:
         request = item.request
@@ -62,3 +69,17 @@ def batches(items: list[Item], size: int) -> list[Batch]:
         alike.sort(key=lambda item: -sum(len(message.content) for message in item.request.messages))
         batches += [Batch(alike[start : start + size]) for start in range(0, len(alike), size)]
     return batches
+
+
+def _samples(items: list[Item], most: int) -> list[Batch]:
+    """Batches of the samples of one prompt; one request has one seed, so theirs may differ."""
+    prompts: dict[Any, list[Item]] = {}
+    for item in items:
+        prompts.setdefault(replace(item.request, sample=0, sampling=replace(item.request.sampling, seed=0)), []).append(
+            item
+        )
+    return [
+        Batch(alike[start : start + most], shared=len(alike[start : start + most]) > 1)
+        for alike in prompts.values()
+        for start in range(0, len(alike), most)
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from distill.progress import say
 from distill.query import ledger
 from distill.query.attempts import Received
 from distill.query.items import Outcome
-from distill.records import Completion
+from distill.records import Completion, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,7 @@ class Results:
     async def answered(self, batch: Batch, answers: list[Answer]) -> None:
         """Commit raw bytes and bill in one transaction, then use them."""
         completions = [self._parse(answer.raw) for answer in answers]
-        costs = [self._charge(item, completion) for item, completion in zip(batch.items, completions, strict=True)]
+        costs = self._costs(batch, completions)
         await self.store.settle(
             [
                 Received(attempt, answer.raw, answer.status, answer.latency_s, cost, answer.request_id)
@@ -101,19 +102,32 @@ class Results:
                 self._done(item, outcome)
         self._judge()
 
-    def _charge(self, item: Item, completion: Completion) -> int | None:
+    def _costs(self, batch: Batch, completions: list[Completion]) -> list[int | None]:
+        """What each answer cost. Samples that came in one response are one bill, evenly split."""
+        if not batch.shared:
+            return [self._charge(item.worst, done) for item, done in zip(batch.items, completions, strict=True)]
+        usage = sum((done.usage for done in completions), Usage())
+        worst = sum(item.worst or 0 for item in batch.items)
+        text = "".join(done.text for done in completions)
+        total = self._charge(worst, replace(completions[0], usage=usage, text=text))
+        if total is None:
+            return [None] * len(completions)
+        part, more = divmod(total, len(completions))
+        return [part + (number < more) for number in range(len(completions))]
+
+    def _charge(self, worst: int | None, completion: Completion) -> int | None:
         """What the answer cost. A usage that is absent, or more than the request can hold, is charged at worst case."""
-        if self.price is None or item.worst is None:
+        if self.price is None or worst is None:
             return None
         from distill.costs import cost_nano
 
         usage = completion.usage
         if usage.prompt <= 0 or (completion.text and usage.completion <= 0):
-            return item.worst
+            return worst
         cost = cost_nano(usage, self.price, batch=self._batched, at=datetime.now(UTC))
-        if cost > item.worst:
+        if cost > worst:
             self.faults["usage_too_large"] += 1
-        return min(cost, item.worst)
+        return min(cost, worst)
 
     def _parse(self, raw: bytes) -> Completion:
         try:

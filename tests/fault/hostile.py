@@ -165,6 +165,8 @@ class HostileTeacher:
         if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
             fault = "401"
         usage = usage_of(text)
+        if (wanted := body.get("n", 1)) > 1 and fault != "ignores_n":
+            usage = Usage(usage.prompt, wanted * usage.completion)
         call = Call(text, fault, fault not in UNBILLED and fault != "429_limit", usage, body=body)
         self.calls.append(call)
         self.in_flight += 1
@@ -193,7 +195,7 @@ class HostileTeacher:
         if fault in STATUS:
             status, extra, body = STATUS[fault]
             return await _send(writer, status, extra, body)
-        content = BODIES[fault](text, usage, key) if fault in BODIES else json.dumps(answer_body(text, usage))
+        content = BODIES[fault](text, usage, key) if fault in BODIES else json.dumps(_body(call))
         data = content.encode("utf-8", "surrogatepass")
         if fault == "gzip_bomb":
             data = gzip.compress(b" " * (64 * 1024 * 1024), 1)
@@ -246,6 +248,15 @@ class Limiter:
             "x-ratelimit-limit-requests": str(self.per_minute),
             "x-ratelimit-remaining-requests": str(int(self.tokens)),
         }
+
+
+def _body(call) -> dict:
+    """A good answer, with as many choices as were asked for."""
+    body = answer_body(call.text, call.usage)
+    if (wanted := call.body.get("n", 1)) > 1 and call.fault != "ignores_n":
+        wanted -= call.fault == "one_too_few"
+        body["choices"] = [body["choices"][0] | {"index": number} for number in range(wanted)]
+    return body
 
 
 def _reset(writer) -> bool:
