@@ -119,6 +119,7 @@ def _job(made: Record, base: Resolved, folder: RunFolder, bundle: Path) -> Job:
         name=made.title,
         base_name=made.base_name,
         head=made.head,
+        record=made,
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from distill.records import Message
     from distill.release.llamacpp import Engine
+    from distill.release.record import Record
 
 
 class TargetConfig(PluginConfig):
@@ -47,6 +48,8 @@ class Job:
     """Public name of the base model."""
     head: tuple[Message, ...] = ()
     """What stands before every question: the system message and the worked examples."""
+    record: Record | None = None
+    """The run's own records, for targets that show them."""
 
     @property
     def weights(self) -> Path:
