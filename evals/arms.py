@@ -10,7 +10,7 @@ from distill.errors import DataError
 from distill.progress import say
 from evals import baseline
 from evals.analysis import Arm
-from evals.asking import Desk, Exam, ask, machine_price
+from evals.asking import Desk, Exam, ask, machine_price, shared_choices
 from evals.economics import self_hosted
 from evals.samples import Sample
 from evals.verdict import percent
@@ -145,7 +145,7 @@ def _humble_arm(name: str, pairs: Sequence[tuple[str, str]], config: RunConfig, 
         LABELS[name],
         samples,
         model=f"TF-IDF + logistic regression, {len(pairs)} rows",
-        legal=questions[0].request.choices,
+        legal=shared_choices(questions),
         speed=speed,
         costs=self_hosted(samples, speed, serving),
         cost_source=machine_price(serving),

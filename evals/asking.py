@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from distill import plugins
+from distill.errors import ConfigError
 from distill.providers._base import Context
 from evals.economics import billed, self_hosted
 from evals.samples import Sample
@@ -87,7 +88,7 @@ def ask(
     module = plugins.load("distill.providers", settings.kind)
     provider = Timed(module.build(settings, Context(folder=desk.folder)), desk.speeds, arm.name, held)
     try:
-        requests = _requests(questions, provider, held, confidence)
+        requests = _requests(arm.name, questions, provider, held, confidence)
         price = costs.price_of(settings)
         title = f"eval {arm.name}"
         outcomes = ask_all(provider, requests, store, title=title, price=price, max_cost_eur=desk.max_cost_eur)
@@ -98,20 +99,37 @@ def ask(
         samples=[_sample(q, o) for q, o in zip(questions, outcomes, strict=True)],
         model=arm.model or str(getattr(settings, "model", "")),
         held=any(r.choices for r in requests),
-        legal=questions[0].request.choices,
+        legal=shared_choices(questions),
         speed=provider.speed,
     )
     return _priced(answered, price, desk.serving if settings.kind == "transformers" else desk.remote)
 
 
-def _requests(questions: Sequence[Exam], provider: Timed, held: bool, confidence: bool) -> list[Request]:
+def _requests(arm: str, questions: Sequence[Exam], provider: Timed, held: bool, confidence: bool) -> list[Request]:
     """What is asked, as far as the engine can do it."""
     able = provider.capabilities
+    for question in questions:
+        if question.config.always_held and not able.choices:
+            raise ConfigError(
+                f"{arm} cannot be held to the options",
+                where=question.config.title,
+                next="by: letter asks for the letter, which any engine can write",
+            )
     top = 1 if confidence and able.top_logprobs else 0
     return [
-        replace(q.request, choices=q.request.choices if held and able.choices else (), top_logprobs=top)
+        replace(
+            q.request,
+            choices=q.request.choices if (held or q.config.always_held) and able.choices else (),
+            top_logprobs=top,
+        )
         for q in questions
     ]
+
+
+def shared_choices(questions: Sequence[Exam]) -> tuple[str, ...]:
+    """The legal answers, where every question has the same."""
+    sets = {q.request.choices for q in questions}
+    return sets.pop() if len(sets) == 1 else ()
 
 
 def _priced(arm: Arm, price: Any, serving: Serving | None) -> Arm:

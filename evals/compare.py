@@ -7,12 +7,14 @@ a model (catalogue name, hub:ID@REVISION, a folder). Files of answers need no mo
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import ConfigError, GateFailed, GateInconclusive
 from distill.progress import say
-from evals import systems
+from evals import samples, systems
 from evals.analysis import Arm, Question, analyse
 from evals.verdict import euros, interval, percent, points
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from evals.asking import Exam
     from evals.suite import Suite
 
 EPILOG = """a row of a file of answers: {"id": "7", "cluster": "doc-3", "lang": "fr", "gold": "mail", "text": "mail",
@@ -136,10 +139,11 @@ def _arms(args: argparse.Namespace, chosen: Sequence[systems.System]) -> tuple[l
             where="distill compare",
             next="--suite suite.yaml",
         )
-    score = systems.scorer(suite.tasks, suite.choices) if suite else None
+    questions = suites.questions(suite) if suite else []
+    score = systems.scorer(questions) if suite else None
     arms = {s.name: systems.recorded(s, score) for s in chosen if s.path is not None}
     if suite is not None and asked:
-        arms |= _ask(args, chosen, suite)
+        arms |= _ask(args, chosen, suite, questions)
     if suite is None:
         first = next(iter(arms.values()))
         title = chosen[0].path.name if chosen[0].path else ""
@@ -147,8 +151,8 @@ def _arms(args: argparse.Namespace, chosen: Sequence[systems.System]) -> tuple[l
             "name": " against ".join(reversed([system.name for system in chosen[:2]])),
             "sets": [_set(title, "samples", len(first.samples), "", ())],
         }
-    counts = len(next(iter(arms.values())).samples)
-    sets = [_set(t.title, t.kind, counts, t.licence, t.choices or suite.choices) for t in suite.task_configs]
+    asked_of = Counter(q.config.title for q in questions)
+    sets = [_set(t.title, t.kind, asked_of[t.title], t.licence, t.choices or suite.choices) for t in suite.task_configs]
     return [arms[s.name] for s in chosen], {"name": suite.name or args.suite.stem, "sets": sets}
 
 
@@ -156,13 +160,14 @@ def _set(name: str, kind: str, items: int, licence: str, choices: Sequence[str])
     return {"name": name, "kind": kind, "items": items, "licence": licence, "choices": list(choices)}
 
 
-def _ask(args: argparse.Namespace, chosen: Sequence[systems.System], suite: Suite) -> dict[str, Arm]:
+def _ask(
+    args: argparse.Namespace, chosen: Sequence[systems.System], suite: Suite, questions: Sequence[Exam]
+) -> dict[str, Arm]:
     """Ask the systems that are models; answers are kept in DIR/run.db and never asked twice."""
     from distill.artifacts import open_run
     from distill.query.store import Store
-    from evals.asking import Desk, ask, exams
+    from evals.asking import Desk, ask
 
-    questions = exams(suite.tasks, suite.prompts(), suite.max_new_tokens, suite.folder, suite.seed)
     say(f"compare: {len(questions)} items")
     arms: dict[str, Arm] = {}
     with open_run(args.out) as folder, Store(folder.db) as store:
@@ -171,8 +176,17 @@ def _ask(args: argparse.Namespace, chosen: Sequence[systems.System], suite: Suit
                 continue
             desk = Desk(system.folder, args.out / "speed.json", args.max_cost_eur, suite.serving)
             arm = Arm(system.name, system.name, ())
-            arms[system.name] = ask(arm, system.settings, questions, store, desk, held=args.hold, confidence=True)
+            arms[system.name] = answered = ask(
+                arm, system.settings, questions, store, desk, held=args.hold, confidence=True
+            )
+            facts = {"arm": system.name, "model": answered.model, "held": answered.held}
+            samples.write(args.out / f"{file_name(system.name)}.parquet", answered.samples, facts)
     return arms
+
+
+def file_name(name: str) -> str:
+    """The name of a system as a file's: what it answered can be compared again, without asking."""
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def show(report: dict[str, Any]) -> None:

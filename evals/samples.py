@@ -7,6 +7,7 @@ is None and stays unknown: it never becomes 0.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from evals.foreign import translated
 from evals.tasks._base import normalised
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 SUFFIXES = (".jsonl", ".parquet")
@@ -84,15 +85,19 @@ def _storable(row: dict[str, Any]) -> dict[str, Any]:
     return {k: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for k, v in row.items()}
 
 
-def read(path: Path, task: str = "", score: Callable[[str, str], float] | None = None) -> list[Sample]:
+Score = Callable[[Mapping[str, Any]], float | None]
+
+
+def read(path: Path, task: str = "", score: Score | None = None) -> list[Sample]:
     """Samples of a Parquet or JSONL file, ours or anyone's. Raises DataError with the row's number.
 
-    ``score(gold, text)`` is used where a row has no `correct`; default: equal up to case, blanks and punctuation.
+    ``score(row)`` is used where a row has no `correct`; where it says None, gold and text must be equal up to case,
+    blanks and punctuation.
     """
     rows = translated(read_rows(path), path.name)
     if not rows:
         raise DataError("the file holds no rows", where=str(path))
-    return [sample_of(row, f"{path}, row {n}", task, score or same) for n, row in enumerate(rows, start=1)]
+    return [sample_of(row, f"{path}, row {n}", task, score) for n, row in enumerate(rows, start=1)]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -125,7 +130,7 @@ def same(gold: str, text: str) -> float:
     return float(normalised(text) != "" and normalised(text) == normalised(gold))
 
 
-def sample_of(row: dict[str, Any], where: str, task: str, score: Callable[[str, str], float]) -> Sample:
+def sample_of(row: dict[str, Any], where: str, task: str = "", score: Score | None = None) -> Sample:
     """One record out of a row. A null answer is a missing one: it counts as wrong and is counted."""
     identity = row.get("id")
     if identity is None or identity == "":
@@ -136,10 +141,12 @@ def sample_of(row: dict[str, Any], where: str, task: str, score: Callable[[str, 
         correct = _number(row["correct"], "correct", where, high=1.0)
     elif "correct" in row:
         correct, reject = 0.0, reject or "missing"
+    elif (found := score(row) if score and text is not None else None) is not None:
+        correct = found
     elif gold is None:
         raise DataError("needs 'correct', or 'text' with 'gold'", where=where)
     else:
-        correct = score(str(gold), str(text)) if text is not None else 0.0
+        correct = same(str(gold), str(text)) if text is not None else 0.0
     if reject and reject != "truncated":
         correct = 0.0
     usage = row.get("usage") if isinstance(row.get("usage"), dict) else {}

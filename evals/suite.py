@@ -22,6 +22,7 @@ from distill.config import Prompts, Section, Serving, Task
 from distill.errors import Refused
 
 if TYPE_CHECKING:
+    from evals.asking import Exam
     from evals.tasks._base import TaskConfig
 
 NON_COMMERCIAL = re.compile(r"(^|[\s_-])nc([\s_.-]|$)|non-?\s?commercial", re.IGNORECASE)
@@ -90,3 +91,10 @@ def load(path: Path) -> Suite:
                     next="leave the set out, or profile: internal",
                 )
     return suite
+
+
+def questions(suite: Suite) -> list[Exam]:
+    """Everything that a suite asks, in a fixed order."""
+    from evals.asking import exams
+
+    return exams(suite.tasks, suite.prompts(), suite.max_new_tokens, suite.folder, suite.seed)

@@ -15,7 +15,9 @@ from evals.analysis import Arm
 from evals.economics import billed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from evals.asking import Exam
 
 NAMED = re.compile(r"^([A-Za-z][\w.-]{0,39})=(.+)$")
 SETTINGS = (".yaml", ".yml")
@@ -80,7 +82,7 @@ def _settings(path: Path) -> plugins.PluginConfig:
     return made
 
 
-def recorded(system: System, score: Callable[[str, str], float] | None) -> Arm:
+def recorded(system: System, score: samples.Score | None) -> Arm:
     """The arm of a file of answers: nothing is loaded and nothing is asked."""
     assert system.path is not None
     rows = samples.read(system.path, score=score)
@@ -97,12 +99,13 @@ def recorded(system: System, score: Callable[[str, str], float] | None) -> Arm:
     )
 
 
-def scorer(tasks: Sequence[Any], choices: tuple[str, ...]) -> Callable[[str, str], float] | None:
-    """``score(gold, text)`` of a suite with one task; None = equality."""
-    from evals.tasks._base import Item
+def scorer(questions: Sequence[Exam]) -> samples.Score:
+    """``score(row)`` by the task that asks the row's item; None for an item that nobody asks."""
+    known = {(q.config.title, q.item.id): q for q in questions}
+    lone = questions[0].config.title if len({q.config.title for q in questions}) == 1 else ""
 
-    if len(tasks) != 1:
-        return None
-    module: Any = plugins.load("evals.tasks", tasks[0].kind)
-    task = tasks[0] if tasks[0].choices is not None else tasks[0].model_copy(update={"choices": choices})
-    return lambda gold, text: float(module.score(Item("", "", "", gold, {}), text, task))
+    def score(row: Mapping[str, Any]) -> float | None:
+        question = known.get((str(row.get("task") or lone), str(row.get("id"))))
+        return None if question is None else question.module.score(question.item, str(row["text"]), question.config)
+
+    return score

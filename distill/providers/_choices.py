@@ -43,29 +43,32 @@ def choose(engine: Engine, rows: Sequence[Row], choices: Sequence[Sequence[int]]
         return [_branch_scores(engine, logits_NV, choices) for logits_NV in logits_BNV]
 
 
-def best(engine: Engine, rows: Sequence[Row], choices: Sequence[Sequence[int]]) -> list[int]:
-    """Index of each row's most likely choice: the argmax of ``choose``, usually for one more token per row.
+def best(engine: Engine, rows: Sequence[Row], choices: Sequence[Sequence[Sequence[int]]]) -> list[int]:
+    """Index of each row's most likely choice among its own: the argmax of ``choose``, usually for one more token.
 
     The first token alone bounds a choice's log-probability from above; a choice that cannot win any more is
     not looked at.
     """
     if not engine.plain:
-        return [max(range(len(scores)), key=scores.__getitem__) for scores in _choose_apart(engine, rows, choices)]
+        apart = [_choose_apart(engine, [row], own)[0] for row, own in zip(rows, choices, strict=True)]
+        return [max(range(len(scores)), key=scores.__getitem__) for scores in apart]
     import torch
 
-    targets = [[*choice, engine.end] for choice in choices]
+    targets = [[[*choice, engine.end] for choice in own] for own in choices]
     shared, ids_BT, mask_BS = engine.prompts(rows)
     cache = engine.kept_cache(shared, len(rows))
     with torch.inference_mode():
         logits_BV = engine.forward(ids_BT, mask_BS, cache, 1)[:, -1]
         logprobs_BV = logits_BV.float().log_softmax(-1)
-        bounds_BC = logprobs_BV[:, [target[0] for target in targets]].tolist()
+        bounds_BC = [
+            own_V[[target[0] for target in own]].tolist() for own_V, own in zip(logprobs_BV, targets, strict=True)
+        ]
         past = [(layer.keys, layer.values) for layer in cache.layers]
         found: list[dict[int, float]] = [{} for _ in rows]
         going = list(range(len(rows)))
         while going:
-            ask = [(b, max(set(range(len(choices))) - set(found[b]), key=bounds_BC[b].__getitem__)) for b in going]
-            rest = _rest(engine, past, mask_BS, [(b, targets[c]) for b, c in ask])
+            ask = [(b, max(set(range(len(targets[b]))) - set(found[b]), key=bounds_BC[b].__getitem__)) for b in going]
+            rest = _rest(engine, past, mask_BS, [(b, targets[b][c]) for b, c in ask])
             for (b, c), value in zip(ask, rest, strict=True):
                 found[b][c] = bounds_BC[b][c] + value
             going = [b for b in going if _may_lose(found[b], bounds_BC[b])]

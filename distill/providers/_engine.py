@@ -44,6 +44,8 @@ class Row:
     sampling: Sampling = field(default_factory=Sampling)
     top: int = 0
     seed: int = 0
+    choices: tuple[str, ...] = ()
+    """The answer must be one of these texts (empty = free)."""
     tokens: list[int] = field(default_factory=list)
     """Answer tokens, the one that ended the turn included."""
     logprobs: list[float] = field(default_factory=list)

@@ -25,7 +25,7 @@ from distill.providers._engine import Engine, Row, Scored, row_seed
 from distill.records import Answer, TopLogprobs, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from distill.providers._base import Context
     from distill.records import Completion, Message, Request
@@ -153,33 +153,35 @@ class TransformersProvider:
             engine = self._loaded()
             engine.cancelled = False
             answers: list[bytes] = [b""] * len(requests)
-            groups: dict[tuple[str, ...], list[int]] = {}
+            # Choices that differ are looked at together where only the best is wanted.
+            groups: dict[tuple[str, ...] | bool, list[int]] = {}
             for number, request in enumerate(requests):
-                groups.setdefault(request.choices, []).append(number)
-            for choices, numbers in groups.items():
-                for raw, number in zip(
-                    self._group(engine, choices, [requests[n] for n in numbers]), numbers, strict=True
-                ):
+                alike = request.top_logprobs or request.sampling.temperature
+                groups.setdefault(request.choices if alike else bool(request.choices), []).append(number)
+            for numbers in groups.values():
+                for raw, number in zip(self._group(engine, [requests[n] for n in numbers]), numbers, strict=True):
                     answers[number] = raw
             latency = time.monotonic() - started if len(requests) == 1 else None
             return [Answer(raw, 200, latency) for raw in answers]
 
-    def _group(self, engine: Engine, choices: tuple[str, ...], requests: list[Request]) -> list[bytes]:
-        """Answers to requests that share their choices. One that is too long for the model gets an error body."""
+    def _group(self, engine: Engine, requests: list[Request]) -> list[bytes]:
+        """Answers to requests of one sort. One that is too long for the model gets an error body."""
         rows = [
             Row(
                 models.encode_chat(self.tokenizer, r.messages),
                 r.sampling,
                 r.top_logprobs,
                 row_seed(r.sampling.seed, r.sample, r.messages),
+                r.choices,
             )
             for r in requests
         ]
-        ids = [models.encode_answer(self.tokenizer, choice)[:-1] for choice in choices]
-        room = engine.longest - max(map(len, ids), default=1)
+        texts = {choice for r in requests for choice in r.choices}
+        ids = {text: models.encode_answer(self.tokenizer, text)[:-1] for text in texts}
+        room = engine.longest - max(map(len, ids.values()), default=1)
         fits = [n for n, row in enumerate(rows) if len(row.ids) < room]
         raws = [_too_long(len(row.ids), engine.longest) for row in rows]
-        step = lambda some: self._choose(engine, some, choices, ids) if choices else self._generate(engine, some)  # noqa: E731
+        step = lambda some: self._choose(engine, some, ids) if texts else self._generate(engine, some)  # noqa: E731
         for start in range(0, len(fits), self.batch_size):
             numbers = fits[start : start + self.batch_size]
             for n, raw in zip(numbers, self._halving(step, [rows[n] for n in numbers]), strict=True):
@@ -205,29 +207,24 @@ class TransformersProvider:
         usage = Usage(len(row.ids), len(row.tokens), row.cached)
         return chat_json(row.text, usage, self.resolved.name, row.finish, logprobs)
 
-    def _choose(
-        self, engine: Engine, rows: Sequence[Row], choices: Sequence[str], ids: Sequence[list[int]]
-    ) -> list[bytes]:
+    def _choose(self, engine: Engine, rows: Sequence[Row], ids: Mapping[str, list[int]]) -> list[bytes]:
         """The most likely choice of each row, or one drawn when the temperature is not 0."""
         if not any(row.top or row.sampling.temperature for row in rows):
-            return [
-                self._chosen(row, choices, ids, best)
-                for row, best in zip(rows, _choices.best(engine, rows, ids), strict=True)
-            ]
+            found = _choices.best(engine, rows, [[ids[text] for text in row.choices] for row in rows])
+            return [self._chosen(row, ids, row.choices[best]) for row, best in zip(rows, found, strict=True)]
         raws = []
-        for row, scores in zip(rows, _choices.choose(engine, rows, ids), strict=True):
+        choices = rows[0].choices
+        for row, scores in zip(rows, _choices.choose(engine, rows, [ids[text] for text in choices]), strict=True):
             shares, best = _normalised(scores, row)
             ranked = sorted(zip(choices, shares, strict=True), key=lambda pair: -pair[1])
             top = tuple((text, min(0.0, round(p, 6))) for text, p in ranked)
             logprobs = TopLogprobs((choices[best],), (min(0.0, round(shares[best], 6)),), (top,)) if row.top else None
-            raws.append(self._chosen(row, choices, ids, best, logprobs))
+            raws.append(self._chosen(row, ids, choices[best], logprobs))
         return raws
 
-    def _chosen(
-        self, row: Row, choices: Sequence[str], ids: Sequence[list[int]], best: int, logprobs: TopLogprobs | None = None
-    ) -> bytes:
-        usage = Usage(len(row.ids), len(ids[best]) + 1, row.cached)
-        return chat_json(choices[best], usage, self.resolved.name, "stop", logprobs)
+    def _chosen(self, row: Row, ids: Mapping[str, list[int]], text: str, logprobs: TopLogprobs | None = None) -> bytes:
+        usage = Usage(len(row.ids), len(ids[text]) + 1, row.cached)
+        return chat_json(text, usage, self.resolved.name, "stop", logprobs)
 
     def _halving(self, step: Callable[[list[T]], list[R]], rows: list[T]) -> list[R]:
         """``step`` of all rows; when they do not fit, of each half. Raises OutOfMemory when one alone does not."""

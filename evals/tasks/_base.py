@@ -63,6 +63,11 @@ class TaskConfig(PluginConfig):
     """Licence of the items, printed in the report."""
 
     @property
+    def always_held(self) -> bool:
+        """The task means nothing unless an answer is one of its legal ones."""
+        return False
+
+    @property
     def title(self) -> str:
         """The name shown."""
         return self.name or Path(self.path).stem
@@ -120,19 +125,20 @@ def read_items(config: TaskConfig, path: Path) -> list[Item]:
     seen: dict[str, int] = {}
     for number, row in enumerate(load_rows(path), start=1):
         where = f"{path}, row {number}"
-        identity = str(_field(row, config.id_field, where))
+        identity = str(required(row, config.id_field, where))
         if identity in seen:
             raise DataError(f"the id {identity!r} was already used by row {seen[identity]}", where=where)
         seen[identity] = number
-        cluster = str(_field(row, config.cluster_field, where)) if config.cluster_field else identity
-        lang = str(_field(row, config.lang_field, where)) if config.lang_field else ""
-        items.append(Item(identity, cluster, lang, _field(row, config.gold_field, where), row))
+        cluster = str(required(row, config.cluster_field, where)) if config.cluster_field else identity
+        lang = str(required(row, config.lang_field, where)) if config.lang_field else ""
+        items.append(Item(identity, cluster, lang, required(row, config.gold_field, where), row))
     if not items:
         raise DataError("no items", where=str(path))
     return items
 
 
-def _field(row: dict[str, Any], name: str, where: str) -> Any:
+def required(row: dict[str, Any], name: str, where: str) -> Any:
+    """The value of a field. Raises DataError when it is missing or empty."""
     value = row.get(name)
     if value is None or value == "":
         raise DataError(f"the field {name!r} is missing or empty; the row has: {', '.join(row)}", where=where)

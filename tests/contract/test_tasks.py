@@ -18,7 +18,7 @@ def made(name, tmp_path, rows=None, **settings):
     module = plugins.load("evals.tasks", name)
     path = tmp_path / "items.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows or [module.EXAMPLE]))
-    config = module.Config(path=str(path), **settings)
+    config = module.Config(path=str(path), **getattr(module, "EXAMPLE_SETTINGS", {}), **settings)
     choices = (str(module.EXAMPLE["label"]), "other") if name == "classification" else ()
     return module, completed(config, Prompts(path="x", template="{{ prompt }}", choices=choices), 64), path
 

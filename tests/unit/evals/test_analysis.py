@@ -10,7 +10,7 @@ from evals import fidelity
 from evals.analysis import Arm, Question, analyse
 from evals.cascade import cascade
 from evals.leaks import leaks
-from evals.samples import Sample, aligned, read, same, sample_of, write
+from evals.samples import Sample, aligned, read, sample_of, write
 from tests.unit.evals.synthetic import LABELS, made, systems
 
 
@@ -266,7 +266,7 @@ def test_two_thousand_broken_rows_give_a_record_or_one_line():
             "id": rng.choice(["1", 1, None])
         }
         try:
-            made_ = sample_of(row, "here", "t", same)
+            made_ = sample_of(row, "here", "t")
         except DataError as error:
             assert "\n" not in str(error)
             continue
