@@ -74,14 +74,14 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
 
 
 def requests(
-    config: RunConfig, items: Sequence[Prompt], choices: tuple[str, ...], top_logprobs: int
+    config: RunConfig, items: Sequence[Prompt], choices: tuple[str, ...], top_logprobs: int, schema: str = ""
 ) -> list[tuple[Prompt, Request]]:
     """Each prompt with each of its requests, samples of a prompt side by side."""
     pairs = []
     for item in items:
         for sample in range(config.generate.samples):
             sampling = config.generate.sampling(sampling_seed(config, sample))
-            pairs.append((item, Request(item.messages, sampling, choices, top_logprobs, sample)))
+            pairs.append((item, Request(item.messages, sampling, choices, top_logprobs, sample, schema)))
     return pairs
 
 
@@ -108,7 +108,8 @@ def _ask(desk: Desk, config: RunConfig, items: Sequence[Prompt]) -> list[Asked]:
         choices = config.prompts.choices if provider.capabilities.choices else ()
         if config.prompts.choices and not choices:
             say("generate: this teacher cannot be held to prompts.choices; any other answer is rejected")
-        pairs = requests(config, own, choices, capture.top_logprobs(provider, config.generate.signals_top_k))
+        schema = sieve.schema(config.generate.verifiers) if provider.capabilities.schema else ""
+        pairs = requests(config, own, choices, capture.top_logprobs(provider, config.generate.signals_top_k), schema)
         title = f"generate: {_model(settings)}" if config.generate.mix else "generate"
         for pair, outcome in zip(pairs, desk.ask(settings, [r for _, r in pairs], title), strict=True):
             asked.setdefault(pair[0].id, []).append(Asked(number, *pair, outcome))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill import plugins
 from distill.errors import ConfigError
+from distill.records import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,6 +46,12 @@ def sift(
             if not reasons[number] and (reason := check(row, config)):
                 reasons[number] = f"{config.kind}/{reason}"
     return reasons
+
+
+def schema(verifiers: Sequence[PluginConfig]) -> str:
+    """The JSON Schema that answers will be held to, as text: an engine that can is told at once. "" = none."""
+    shapes = [getattr(config, "shape", None) for config in verifiers if config.kind == "json_schema"]
+    return canonical_json(shapes[0]).decode("utf-8", "surrogatepass") if shapes and shapes[0] else ""
 
 
 def select(rows: Sequence[dict[str, Any]], reasons: Sequence[str], how: str) -> list[str]:

@@ -277,7 +277,9 @@ def _one_of(choices: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _schema(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+    # "strict" is only taken for closed objects; without it the schema is still the grammar where engines have one.
+    strict = schema.get("additionalProperties") is False
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": strict, "schema": schema}}
 
 
 def _message(raw: bytes) -> str:

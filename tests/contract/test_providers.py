@@ -251,6 +251,34 @@ def test_a_schema_held_answer_is_taken_out_of_its_object_and_others_are_left():
     assert held.body(REQUEST)["response_format"]["json_schema"]["schema"]["properties"]["chosen"]["enum"] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("constrain", "held"), [("none", None), ("json_schema", "response_format"), ("vllm", "structured_outputs")]
+)
+def test_an_answer_is_held_to_a_schema_in_the_endpoints_own_words(constrain, held):
+    from distill.providers import openai
+
+    shape = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
+    provider = openai.build(openai_of(constrain=constrain), Context())
+    assert provider.capabilities.schema is (held is not None)
+    body = provider.body(Request(REQUEST.messages, schema=json.dumps(shape)))
+    assert {"response_format", "structured_outputs"} & body.keys() == ({held} if held else set())
+    if constrain == "json_schema":
+        wanted = {"name": "answer", "strict": True, "schema": shape}
+        assert body["response_format"] == {"type": "json_schema", "json_schema": wanted}
+    if constrain == "vllm":
+        assert body["structured_outputs"] == {"json": shape}
+
+
+def test_a_request_without_a_schema_keeps_the_key_it_had_before_there_were_any():
+    plain = json.loads(REQUEST.canonical({}))["request"]
+    assert "schema" not in plain
+    assert set(plain) == set(REQUEST.__slots__) - {"schema"}
+    assert Request(REQUEST.messages, schema="{}").key({}) != Request(REQUEST.messages).key({})
+    parts = "choices messages sample sampling top_logprobs".split()
+    assert sorted(plain) == parts
+    assert sorted(plain["sampling"]) == "max_new_tokens seed stop temperature top_p".split()
+
+
 def test_its_types_are_those_of_the_official_client():
     types = pytest.importorskip("openai.types.chat")
     from distill.providers import openai
