@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill import catalog, costs, gates, plugins, prompts
+from distill import catalog, gates, prompts
 from distill.catalog.route import official, route_of
-from distill.commands import _actual, _estimate, _plan_text
+from distill.commands import _actual, _energy, _exam, _law, _money, _plan_text, _tokens, _training
 from distill.commands._config import load_config, run_path
 from distill.errors import ConfigError, DistillError, Refused
+from distill.generate import mix
 from distill.records import Request
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from distill.commands._training import Size
     from distill.config import RunConfig
-    from distill.costs import Price
     from distill.records import Prompt
 
 GPUS = ("L4", "L40S", "H100-PCIe")
-DISAGREE = (0.1, 0.2, 0.3)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,41 +71,79 @@ def build(
     """(the plan as JSON values, what would stop the run or None). Raises DataError for unusable prompts."""
     path = prompts.locate(config.prompts.path, config.resolve)
     built = prompts.scan(config.prompts, path, config.seed)
-    tokenizer, name = _estimate.cached_tokenizer(config)
-    asked = _requests(config, built.prompts)
-    tokens = _estimate.count_tokens(asked, tokenizer, name)
-    student = _estimate.size_of(config.student.model, config)
-    teacher = _estimate.size_of(route_of(config.teacher).official_model, config)
+    exam, questions = _exam.examination(config)
+    teachers = [
+        _teacher(config, number, items, questions if number == 0 and "teacher" in config.eval.arms else (), zone)
+        for number, items in enumerate(_shares(config, built.prompts))
+    ]
+    tokens = sum((t.tokens for t in teachers[1:]), teachers[0].tokens)
     learnt = tokens
     if config.student.prompt is not None:  # the student is asked in other words than the teacher
         items = prompts.scan(config.student_prompts(), path, config.seed).prompts
-        learnt = _estimate.count_tokens(_requests(config, items), tokenizer, name)
-    work = _estimate.training(config, learnt, student, teacher) if student else None
-    exam, questions = examination(config)
-    exam_tokens = _estimate.count_tokens(questions if "teacher" in config.eval.arms else (), tokenizer, name)
-    money, problem = teacher_money(config, tokens, asked, exam_tokens)
+        learnt = _tokens.count_tokens(_requests(config, items), *_tokens.cached_tokenizer(config.teacher, config))
+    student = _training.size_of(config.student.model, config)
+    work = _training.training(config, learnt, student, teachers[0].size) if student else None
+    money = _money.together([t.facts for t in teachers], config.generate.max_cost_eur)
     found = gates.verdicts(config)
-    rows = [row for row in catalog.gpus() if row.id in gpus]
+    cards = [_training.on_gpu(row, count, work, zone) for row in catalog.gpus() if row.id in gpus] if work else []
+    trained = min((card["eur"] for card in cards if card["fits"] and card["eur"] is not None), default=0.0)
     plan = {
         "name": config.name,
         "config_sha256": config.hash(),
         "prompts": {"path": str(path), "read": built.read, "used": len(built.prompts), "skipped": len(built.skipped)},
-        "teacher": {"route": str(route_of(config.teacher)), **_estimate.as_dict(tokens), **money},
+        "teacher": {"route": teachers[0].facts["route"], **asdict(tokens), **money},
+        "teachers": [t.facts for t in teachers],
+        "not_counted": [role for role, _ in gates.asked(config)][len(teachers) :],
         "training": work,
-        "gpus": [_estimate.on_gpu(row, count, work, zone) for row in rows] if work else [],
+        "gpus": cards,
         "zone": _zone(zone),
         "evaluation": exam,
         "permission": gates.as_json(found),
         "policy": config.policy.model_dump(mode="json"),
-        "gpai": _estimate.gpai(config, tokens, learnt, student, teacher) if student else None,
+        "gpai": _law.gpai(config, [(t.tokens, t.size) for t in teachers], learnt, student) if student else None,
         "advice": advice(config),
-        "worth_it": worth_it(config, tokens, volume, one_off_eur + (money["expected_eur"] or 0)),
+        "worth_it": _money.worth_it(config, tokens, volume, one_off_eur + trained + (money["expected_eur"] or 0)),
     }
-    return plan, _refusal(found) or problem
+    stops = [_refusal(found), *(t.problem for t in teachers), _money.no_cap(money)]
+    return plan, next((stop for stop in stops if stop is not None), None)
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    """What one teacher is asked, and what that takes."""
+
+    tokens: _tokens.Tokens
+    size: Size | None
+    facts: dict[str, Any]
+    problem: DistillError | None
+
+
+def _shares(config: RunConfig, items: Sequence[Prompt]) -> list[list[Prompt]]:
+    """The prompts of each teacher, as the run will deal them out."""
+    shares: list[list[Prompt]] = [[] for _ in config.teachers()]
+    for item, number in zip(items, mix.assign(config, items), strict=True):
+        shares[number].append(item)
+    return shares
+
+
+def _teacher(
+    config: RunConfig, number: int, items: Sequence[Prompt], questions: Sequence[Request], zone: str
+) -> _Teacher:
+    settings = config.teachers()[number]
+    tokenizer, name = _tokens.cached_tokenizer(settings, config)
+    asked = _requests(config, items)
+    tokens = _tokens.count_tokens(asked, tokenizer, name)
+    exam = _tokens.count_tokens(questions, tokenizer, name) if questions else None
+    where = "teacher" if number == 0 else f"generate.mix.{number - 1}.teacher"
+    money, problem = _money.of_teacher(settings, tokens, asked, exam, where)
+    route = route_of(settings)
+    size = None if settings.kind == gates.FAKE else _training.size_of(route.official_model, config)
+    energy = _energy.answers(tokens, size, route, zone)
+    return _Teacher(tokens, size, {"route": str(route), **asdict(tokens), **money, "energy": energy}, problem)
 
 
 def _requests(config: RunConfig, items: Sequence[Prompt]) -> list[Request]:
-    """What the teacher would be asked (the seed of a sample does not change its length)."""
+    """What a teacher would be asked (the seed of a sample does not change its length)."""
     make = config.generate.sampling
     return [
         Request(item.messages, make(index), config.prompts.choices, config.generate.signals_top_k, sample)
@@ -120,141 +158,6 @@ def _refusal(found: list[gates.Verdict]) -> Refused | None:
     except Refused as error:
         return error
     return None
-
-
-# -- money ------------------------------------------------------------------------------------------------------
-
-
-def teacher_money(
-    config: RunConfig, tokens: _estimate.Tokens, asked: Sequence[Request], exam: _estimate.Tokens
-) -> tuple[dict[str, Any], DistillError | None]:
-    """Euros for the teacher, live and in batch, and the problem that would stop the run. Unknown is None."""
-    price = costs.price_of(config.teacher)
-    paid = costs.costs_tokens(config.teacher) or price is not None
-    money: dict[str, Any] = {
-        "paid": paid,
-        "price": str(price) if price else None,
-        "price_source": price.source if price else None,
-        "price_age": catalog.staleness(price.as_of) if price else None,
-        "expected_eur": None if paid else 0.0,
-        "batch_eur": None,
-        "worst_case_eur": None if paid else 0.0,
-        "exam_eur": None if paid else 0.0,
-        "cap_eur": config.generate.max_cost_eur,
-        "teacher_seconds": None,
-    }
-    if not paid:
-        return money, None
-    if price is None:
-        return money, ConfigError(
-            f"no price of {config.teacher.model!r} is known, so no budget can be kept",  # type: ignore[attr-defined]
-            where="teacher.price",
-            next="teacher.price: {input: ..., output: ..., currency: EUR, as_of: YYYY-MM-DD}",
-        )
-    expected = _nano(price, tokens.prompt[1], tokens.completion[1])
-    money["expected_eur"] = costs.eur(expected)
-    if price.batch_discount is not None:
-        money["batch_eur"] = costs.eur(expected) * (1 - price.batch_discount)
-    money["worst_case_eur"] = costs.eur(sum(costs.worst_case_nano(r, price) for r in set(asked)))
-    money["exam_eur"] = costs.eur(_nano(price, exam.prompt[1], exam.completion[1]))
-    return money, _money_problem(config, price, money)
-
-
-def _nano(price: Price, prompt: float, completion: float) -> int:
-    """Expected cost at the base rates: tiers depend on one request's length, not on the sum."""
-    return round((prompt * price.input + completion * price.output) / costs.MTOK)
-
-
-def _money_problem(config: RunConfig, price: Price, money: dict[str, Any]) -> DistillError | None:
-    if catalog.staleness(price.as_of) == "expired":
-        return ConfigError(
-            f"the price is of {price.as_of}, more than {catalog.STALE_BLOCK_DAYS} days ago",
-            where="teacher.price",
-            next="state teacher.price with a date, or pip install -U alambic",
-        )
-    if config.generate.max_cost_eur == 0:
-        return ConfigError(
-            "a paid teacher needs a cap",
-            where="generate.max_cost_eur",
-            next=f"about {money['expected_eur']:.2f} EUR expected, {money['worst_case_eur']:.2f} EUR at worst",
-        )
-    return None
-
-
-def worth_it(config: RunConfig, tokens: _estimate.Tokens, volume: int, one_off_eur: float) -> dict[str, Any]:
-    """The student on its own machine against the teacher and the cheapest API, at ``volume`` requests per month."""
-    serving = config.eval.serving
-    fixed = None if serving.eur_per_hour is None else serving.eur_per_hour * costs.HOURS_PER_MONTH
-    rivals = [("the teacher", price)] if (price := costs.price_of(config.teacher)) else []
-    cheapest = _cheapest(config, tokens)
-    rows = [_rival(name, price, tokens, volume, fixed, one_off_eur, serving.amortise_months) for name, price in rivals]
-    if cheapest is not None:
-        name = f"the cheapest API in your regions, {cheapest[0]}"
-        rows.append(_rival(name, cheapest[1], tokens, volume, fixed, one_off_eur, serving.amortise_months))
-    return {
-        "volume_per_month": volume,
-        "one_off_eur": one_off_eur,
-        "student_eur_per_month": fixed,
-        "amortise_months": serving.amortise_months,
-        "against": rows,
-    }
-
-
-def _rival(
-    name: str, price: Price, tokens: _estimate.Tokens, volume: int, fixed: float | None, one_off: float, months: int
-) -> dict[str, Any]:
-    each = costs.mean_cost_eur(price, *tokens.mean_usage())
-    return {
-        "name": name,
-        "price": str(price),
-        "eur_per_1000": 1000 * each,
-        "eur_per_month": volume * each,
-        "from_requests_per_month": None if fixed is None else costs.break_even_requests(fixed, one_off, months, each),
-        "pays_back_in_month": None if fixed is None else costs.break_even_month(one_off, volume * each - fixed),
-        "cheaper_at_volume": None if fixed is None else volume * each > fixed + one_off / months,
-    }
-
-
-def _cheapest(config: RunConfig, tokens: _estimate.Tokens) -> tuple[str, Price] | None:
-    """The cheapest verified price inside the policy's regions. Whether it is good enough, only an evaluation says."""
-    allowed = gates.expand(config.policy.regions)
-    inside = {
-        row.id
-        for row in catalog.providers()
-        if "*" in config.policy.regions or (row.regions and gates.expand(row.regions) <= allowed)
-    }
-    usage = tokens.mean_usage()
-    priced = [
-        (f"{row.model} at {row.provider}", costs.from_row(row))
-        for row in catalog.prices()
-        if row.provider in inside and row.verified
-    ]
-    return min(priced, key=lambda pair: costs.mean_cost_eur(pair[1], *usage), default=None)
-
-
-# -- examination and advice -------------------------------------------------------------------------------------
-
-
-def examination(config: RunConfig) -> tuple[list[dict[str, Any]], list[Request]]:
-    """(each task's items and what they can show, the questions). Raises DataError for an unusable task file."""
-    base: Any = importlib.import_module("evals.tasks._base")  # by name: the package stands beside this one
-    rows, questions = [], []
-    for task in config.eval.tasks:
-        module = plugins.load("evals.tasks", task.kind)
-        settings = base.completed(task, config.prompts, config.generate.max_new_tokens)
-        items = base.select(module.examples(settings, config.resolve(settings.path)), settings, config.seed)
-        questions += [module.prompt(item, settings) for item in items]
-        rows.append(
-            {
-                "task": settings.title,
-                "items": len(items),
-                "clusters": len({item.cluster for item in items}),
-                "visible_drop": {str(p): _estimate.smallest_visible_drop(len(items), p) for p in DISAGREE},
-                "margin": config.eval.margin,
-                "items_for_margin": {str(p): _estimate.items_for_margin(config.eval.margin, p) for p in DISAGREE},
-            }
-        )
-    return rows, questions
 
 
 def advice(config: RunConfig) -> str:

@@ -5,16 +5,26 @@ folder with ``config.json``, safetensors and tokenizer files. ``load_causal_lm``
 ever opened and no code that comes with a model is ever run.
 """
 
-from distill.models.chat import encode_answer, encode_chat, end_ids, template_hash, tokenizer_fingerprint
+from distill.models.chat import (
+    encode_answer,
+    encode_chat,
+    end_ids,
+    is_users_turn,
+    template_hash,
+    tokenizer_fingerprint,
+    users_turn_ends,
+)
 from distill.models.load import load_causal_lm, load_tokenizer, pick_device, pick_dtype
-from distill.models.source import Resolved, cache_dir, resolve
+from distill.models.source import Resolved, cache_dir, cached, resolve
 
 __all__ = [
     "Resolved",
     "cache_dir",
+    "cached",
     "encode_answer",
     "encode_chat",
     "end_ids",
+    "is_users_turn",
     "load_causal_lm",
     "load_tokenizer",
     "pick_device",
@@ -22,4 +32,5 @@ __all__ = [
     "resolve",
     "template_hash",
     "tokenizer_fingerprint",
+    "users_turn_ends",
 ]

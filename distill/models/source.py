@@ -70,6 +70,15 @@ def resolve(model: str, folder: Path) -> Resolved:
     raise AssertionError("unreachable: a catalogue row has a source")
 
 
+def cached(model: str) -> Path | None:
+    """Folder of a catalogue name, an official id or a `hub:`/`package:` source that is here already; else None."""
+    from distill import catalog
+
+    row = catalog.find_model(model)
+    named = row.sources if row else (model,) if model.startswith(("hub:", "package:")) else ()
+    return next((_entry(source) for source in named if _is_cached(source)), None)
+
+
 def _one(source: str, folder: Path, name: str, licence: str | None) -> Resolved:
     kind, _, rest = source.partition(":")
     if kind == "path":
