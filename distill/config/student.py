@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distill.config.prompts import Example
 from distill.config.section import Section
@@ -13,8 +13,8 @@ from distill.config.section import Section
 class Adapter(Section):
     """Low-rank adapter on the student (Hu et al. 2021)."""
 
-    kind: Literal["lora", "dora", "none"] = "lora"
-    """`none` trains all weights."""
+    kind: Literal["lora", "dora", "qlora", "none"] = "lora"
+    """`qlora`: LoRA over a base held in 4 bits (Dettmers et al. 2023), on CUDA. `none` trains all weights."""
     r: Annotated[int, Field(ge=1, le=1024)] = 16
     """Rank."""
     alpha: Annotated[float, Field(gt=0)] = 32
@@ -36,6 +36,13 @@ class StudentPrompt(Section):
     """Jinja template of its user message; default: `prompts.template`."""
 
 
+class Prune(Section):
+    """A shallower student (Men et al. 2024, arXiv 2403.03853): layers that change their input least are left out."""
+
+    layers: Annotated[int, Field(ge=1)]
+    """Layers that stay."""
+
+
 class Student(Section):
     """The model that will be yours."""
 
@@ -43,9 +50,17 @@ class Student(Section):
     """Catalogue name, `hub:ID@REVISION`, `path:DIR` or `package:...#sha256=...`."""
     adapter: Adapter = Field(default_factory=Adapter)
     """Low-rank adapter, or all weights."""
+    prune: Prune | None = None
+    """Fewer layers than the model has. The student is then written whole, and heals by training."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where the processor multiplies it natively, else float32."""
     prompt: StudentPrompt | None = None
     """How the student is asked, in training, in the evaluation and by its users. Default: as the teacher is."""
     max_length: Annotated[int, Field(ge=8)] = 1024
     """Longest row in tokens. A longer row is dropped and counted, never cut."""
+
+    @model_validator(mode="after")
+    def _pruned_weights_are_written_whole(self) -> Student:
+        if self.prune is not None and self.adapter.kind == "qlora":
+            raise ValueError("student.prune writes the weights whole, and qlora holds them in 4 bits; use adapter lora")
+        return self

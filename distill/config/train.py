@@ -60,7 +60,7 @@ class Train(Section):
     packing: bool = False
     """Lay the rows of a forward pass end to end instead of padding them; no row sees another. Same result."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, about a third more work. Turns `share_prefix` off."""
+    """Compute activations again in the backward pass: less memory, a third more work. Turns `share_prefix` off."""
     reasoning: bool = False
     """Learn the teacher's reasoning before the answer, not the answer alone."""
     max_steps: Annotated[int, Field(ge=1)] | None = None

@@ -17,10 +17,11 @@ NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def load_causal_lm(
-    path: Path, dtype: str = "auto", adapter: Path | None = None, device: str = "auto"
+    path: Path, dtype: str = "auto", adapter: Path | None = None, device: str = "auto", *, four_bits: bool = False
 ) -> tuple[Any, Any]:
     """(model in eval mode, tokenizer) of a folder; the adapter, if any, is attached and not merged.
 
+    ``four_bits``: hold the linear layers as NF4 (bitsandbytes, CUDA).
     Raises DataError, IntegrityError, Refused (pickled weights, or a model that needs its own code), OutOfMemory.
     """
     check_folder(path)
@@ -38,15 +39,30 @@ def load_causal_lm(
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                **(_nf4(place) if four_bits else {}),
             )
         if adapter is not None:
             model = _attach(model, adapter)
-        model = model.to(place)
+        model = model if four_bits else model.to(place)
     except DistillError:
         raise
     except Exception as error:
         raise _readable(error, path) from error
     return model.eval(), tokenizer
+
+
+def _nf4(place: str) -> dict[str, Any]:
+    """Arguments that load linear layers in 4 bits, straight onto the device (Dettmers et al. 2023)."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, pick_dtype("auto", place)),
+    )
+    return {"quantization_config": settings, "device_map": {"": place}}
 
 
 @contextlib.contextmanager

@@ -24,16 +24,19 @@ if TYPE_CHECKING:
 
 def write(folder: RunFolder, student: Loaded, base_name: str, facts: dict[str, Any]) -> None:
     """Write ``student/`` in one rename. No path of this machine gets into it."""
-    adapter = hasattr(student.model, "get_base_model")
+    model = student.model
+    adapter = hasattr(model, "get_base_model")
+    if adapter and facts["pruned"]:  # nobody else has this base: base and adapter are written as one
+        model, adapter = model.merge_and_unload(), False
     with artifacts.new_folder(folder.student) as path:
         if adapter:
-            for config in student.model.peft_config.values():
+            for config in model.peft_config.values():
                 config.base_model_name_or_path = base_name
-            student.model.save_pretrained(path / "adapter", save_embedding_layers=False)
+            model.save_pretrained(path / "adapter", save_embedding_layers=False)
             (path / "adapter" / "README.md").unlink(missing_ok=True)  # the card is written by the release stage
             _sort_lists(path / "adapter" / "adapter_config.json")
         else:
-            causal_lm(student.model).save_pretrained(path)
+            causal_lm(model).save_pretrained(path)
         student.tokenizer.save_pretrained(path)
         _forget_paths(path)
         text = json.dumps(facts | {"adapter": adapter, "peak_rss_mb": peak_rss_mb()}, indent=2, sort_keys=True)
@@ -56,6 +59,7 @@ def facts(
         "base_sha256": ready.base.sha256,
         "method": settings.method,
         "loss": names.get(settings.method, settings.loss.kind),
+        "pruned": ready.pruned,
         "seed": config.seed,
         "threads": ready.threads,
         "steps": steps,

@@ -5,8 +5,13 @@ Sizes are in bytes. No torch here.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distill.config import Adapter, Train
 
 ACTIVATION_BYTES = 34  # per token, layer and hidden unit in bfloat16 (Korthikanti et al. 2022), nothing recomputed
 CHECKPOINTED_BYTES = 2  # ... when only the layers' inputs are kept
@@ -16,9 +21,15 @@ STATE_BYTES = 16  # of a trained parameter: float32 value, gradient, two moments
 QLORA_BYTES = 0.56  # of a frozen weight: 4 bits, and a scale for each 64
 
 
-def trained(params: float, layers: int, hidden: int, adapter: str, rank: int) -> float:
+def trained(params: float, layers: int, hidden: int, adapter: Adapter) -> float:
     """Parameters that the optimizer sees."""
-    return params if adapter == "none" else LORA_PER_RANK * hidden * layers * rank
+    return params if adapter.kind == "none" else LORA_PER_RANK * hidden * layers * adapter.r
+
+
+def micro_tokens(settings: Train, length: float) -> float:
+    """Tokens of a micro-batch whose rows have ``length`` tokens."""
+    most = settings.micro_batch_size * length
+    return max(length, min(most, settings.micro_batch_tokens)) if settings.micro_batch_tokens else most
 
 
 def needed(
@@ -40,6 +51,31 @@ def needed(
     frozen = 0.0 if trainable >= params else (QLORA_BYTES if quantised else width) * params
     kept = CHECKPOINTED_BYTES * layers + ACTIVATION_BYTES if checkpointing else ACTIVATION_BYTES * layers
     return frozen + STATE_BYTES * trainable + width / 2 * kept * tokens * hidden + HEAD_BYTES + width * teacher
+
+
+def formula(settings: Train, adapter: Adapter, *, teacher: bool) -> str:
+    """:func:`needed` in words."""
+    frozen = {"none": "", "qlora": f"{QLORA_BYTES} bytes x parameters + "}.get(adapter.kind, "2 bytes x parameters + ")
+    kept = (
+        f"({CHECKPOINTED_BYTES} x layers + {ACTIVATION_BYTES}) bytes x tokens in a micro-batch x hidden size"
+        if settings.gradient_checkpointing
+        else f"{ACTIVATION_BYTES} bytes x tokens in a micro-batch x layers x hidden size"
+    )
+    last = " + 2 bytes x teacher's parameters" if teacher else ""
+    return f"memory = {frozen}{STATE_BYTES} bytes x trained parameters + {kept}{last}"
+
+
+def folder_size(folder: Path) -> tuple[float, int | None, int | None] | None:
+    """(parameters, layers, hidden size) of a model's folder; None when it does not say."""
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0
+    try:
+        settings = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        settings = {}
+    if not weights or not isinstance(settings, dict):
+        return None
+    width = 4 if "float32" in str(settings.get("dtype", settings.get("torch_dtype"))) else 2
+    return weights / width, settings.get("num_hidden_layers"), settings.get("hidden_size")
 
 
 def available() -> float | None:

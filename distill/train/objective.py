@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from distill.losses._base import Distribution, through_softmax
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -26,6 +28,7 @@ FLOOR = -1e4  # log-probability that stands for a probability of 0: finite, so t
 TAIL_FLOOR = 1e-9  # least mass of the tail bucket
 CHUNK_BYTES = 32 << 20  # one float32 array of a chunk: the head's matrix is read once per chunk
 BLOCK_BYTES = 2 << 20  # ... of a block: what fits a processor's cache while the softmax passes go over it
+TILE = 2048  # rows of a float32 head multiplied at a time on a processor: they stay in its cache
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,36 @@ class Head:
 
     def logits(self, hidden_nD: Tensor) -> Tensor:
         """Float32 logits [n, V]."""
-        bias = None if self.bias_V is None else self.bias_V[: self.size]
-        return torch.nn.functional.linear(hidden_nD, self.weight_VD[: self.size], bias).float()
+        weight_VD = self.weight_VD[: self.size]
+        bias_V = None if self.bias_V is None else self.bias_V[: self.size]
+        if torch.is_grad_enabled() or weight_VD.is_cuda or weight_VD.dtype != torch.float32:
+            return torch.nn.functional.linear(hidden_nD, weight_VD, bias_V).float()
+        logits_nV = hidden_nD.new_empty(len(hidden_nD), self.size)
+        for at in range(0, self.size, TILE):
+            torch.mm(hidden_nD, weight_VD[at : at + TILE].T, out=logits_nV[:, at : at + TILE])
+        return logits_nV if bias_V is None else logits_nV.add_(bias_V)
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Some rows of logits (divided by a temperature) and what one exponential of each makes of them."""
+
+    logits_nV: Tensor
+    probs_nV: Tensor
+    log_z_n1: Tensor
+
+    @classmethod
+    def of(cls, logits_nV: Tensor) -> Softmax:
+        probs_nV = logits_nV.softmax(-1)
+        return cls(logits_nV, probs_nV, logits_nV.amax(-1, keepdim=True) - probs_nV.amax(-1, keepdim=True).log())
+
+    def all(self) -> Distribution:
+        """The whole distribution."""
+        return Distribution(self.logits_nV - self.log_z_n1, self.probs_nV)
+
+    def at(self, ids_nK: Tensor) -> Tensor:
+        """Log-probabilities [n, K] of some ids."""
+        return self.logits_nV.gather(-1, ids_nK) - self.log_z_n1
 
 
 class Teacher(Protocol):
@@ -57,10 +88,10 @@ class Teacher(Protocol):
 class Chunk(Protocol):
     """The teacher of one chunk of positions."""
 
-    def slope(self, logits_nV: Tensor, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    def slope(self, student: Softmax, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
         """(divergence [n], d divergence / d (logits / T) [n, V]) of some rows of the chunk.
 
-        ``logits_nV`` is student logits / T and is not changed.
+        ``student`` is the softmax of logits / T and is not changed.
         """
 
 
@@ -83,11 +114,16 @@ class Recipe:
         """Positions per block: few on a processor with caches, all of the chunk on an accelerator."""
         return logits_nV.shape[0] if logits_nV.is_cuda else max(1, BLOCK_BYTES // (4 * logits_nV.shape[1]))
 
-    def divergence(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """(divergence [n], slope) of two log-probability tensors: the loss's own gradient, or autograd's."""
+    def gradient(self, student: Distribution, teacher: Distribution) -> tuple[Tensor, Tensor]:
+        """(divergence [n], d divergence / d student logit): the loss's own gradient, or autograd's."""
         if hasattr(self.loss, "gradient"):
             value, slope = self.loss.gradient(student, teacher, self.config)
             return value, slope
+        value, slope = self.partial(student.log, teacher.log)
+        return value, through_softmax(slope, student.p)
+
+    def partial(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """(divergence [n], d divergence / d student log-probability), by autograd."""
         with torch.enable_grad():
             leaf = student.detach().requires_grad_()
             value = self.loss.divergence(leaf, teacher, self.config)
@@ -112,13 +148,10 @@ class LiveChunk:
 
     logits_nW: Tensor
 
-    def slope(self, logits_nV: Tensor, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
-        teacher_nV = self.logits_nW[rows, : logits_nV.shape[1]]
-        teacher_nV = torch.log_softmax(teacher_nV if recipe.temperature == 1 else teacher_nV / recipe.temperature, -1)
-        student_nV = torch.log_softmax(logits_nV, -1)
-        value_n, slope_nV = recipe.divergence(student_nV, teacher_nV)
-        total_n1 = slope_nV.sum(-1, keepdim=True)
-        return value_n, slope_nV.addcmul_(student_nV.exp_(), total_n1, value=-1)
+    def slope(self, student: Softmax, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
+        teacher_nV = self.logits_nW[rows, : student.logits_nV.shape[1]]
+        teacher = Softmax.of(teacher_nV if recipe.temperature == 1 else teacher_nV / recipe.temperature)
+        return recipe.gradient(student.all(), teacher.all())
 
 
 @dataclass(frozen=True)
@@ -135,26 +168,28 @@ class StoredTeacher:
     def chunk(self, rows: slice) -> StoredTeacher:
         return StoredTeacher(self.ids_NK[rows], self.logprobs_NK[rows], self.missing, self.temperature)
 
-    def slope(self, logits_nV: Tensor, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    def slope(self, student: Softmax, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
         ids_nK, stored_nK = self.ids_NK[rows], self.logprobs_NK[rows].float()
-        student_nK = logits_nV.gather(-1, ids_nK) - logits_nV.logsumexp(-1, keepdim=True)
-        q_nV = logits_nV.softmax(-1)
-        if self.missing != "tail" or ids_nK.shape[1] == logits_nV.shape[1]:
+        student_nK = student.at(ids_nK)
+        if self.missing != "tail" or ids_nK.shape[1] == student.logits_nV.shape[1]:
             stored_nK = torch.log_softmax(stored_nK * (self.temperature / recipe.temperature), -1).clamp_(min=FLOOR)
-            value_n, slope_nK = recipe.divergence(student_nK, stored_nK)
-            return value_n, q_nV.mul_(-slope_nK.sum(-1, keepdim=True)).scatter_add_(-1, ids_nK, slope_nK)
+            value_n, slope_nK = recipe.partial(student_nK, stored_nK)
+            slope_nV = student.probs_nV * -slope_nK.sum(-1, keepdim=True)
+            return value_n, slope_nV.scatter_add_(-1, ids_nK, slope_nK)
         padding_nK = stored_nK.isneginf()  # an id that stands for nothing: its student mass belongs to the tail
         student_nK, stored_nK = (t.masked_fill(padding_nK, FLOOR) for t in (student_nK, stored_nK))
-        rest_nV = q_nV.scatter_(-1, ids_nK, q_nV.gather(-1, ids_nK).mul_(padding_nK))
+        rest_nV = student.probs_nV.scatter(-1, ids_nK, student.probs_nV.gather(-1, ids_nK).mul_(padding_nK))
         student_tail_n1 = rest_nV.sum(-1, keepdim=True).clamp_(min=TAIL_FLOOR)
         teacher_tail_n1 = (1 - stored_nK.double().exp().sum(-1, keepdim=True)).clamp_(min=TAIL_FLOOR).float()
-        value_n, slope_nB = recipe.divergence(
-            torch.cat([student_nK, student_tail_n1.log()], -1), torch.cat([stored_nK, teacher_tail_n1.log()], -1)
+        buckets = (
+            torch.cat([kept_nK, tail_n1.log()], -1)
+            for kept_nK, tail_n1 in ((student_nK, student_tail_n1), (stored_nK, teacher_tail_n1))
         )
-        total_n1 = slope_nB.sum(-1, keepdim=True)
-        rest_nV.mul_(slope_nB[:, -1:] / student_tail_n1 - total_n1)
-        kept_nK = slope_nB[:, :-1] - student_nK.exp() * total_n1
-        return value_n, rest_nV.scatter_(-1, ids_nK, torch.where(padding_nK, rest_nV.gather(-1, ids_nK), kept_nK))
+        value_n, slope_nB = recipe.gradient(*(Distribution(log_nB, log_nB.exp()) for log_nB in buckets))
+        # A bucket's logit is the log-sum-exp of its members': each takes its share of the bucket's slope.
+        rest_nV.mul_(slope_nB[:, -1:] / student_tail_n1)
+        kept_nK = torch.where(padding_nK, rest_nV.gather(-1, ids_nK), slope_nB[:, :-1])
+        return value_n, rest_nV.scatter_(-1, ids_nK, kept_nK)
 
 
 @dataclass(frozen=True)
@@ -222,26 +257,24 @@ class _Chunked(torch.autograd.Function):
 def _terms(
     logits_nV: Tensor, labels_n: Tensor, teacher: Chunk | None, rows: slice, recipe: Recipe
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(sum of cross entropy, sum of divergence, d loss / d logits [n, V]) of one block; ``logits_nV`` is consumed."""
-    weight = recipe.kd_weight if teacher is not None else 0.0
-    temperature = recipe.temperature
-    kd, slope_nV = logits_nV.new_zeros((), dtype=torch.float64), None
-    if teacher is not None:
-        tempered_nV = logits_nV if temperature == 1 else logits_nV / temperature
-        kd_n, slope_nV = teacher.slope(tempered_nV, rows, recipe)
+    """(sum of cross entropy, sum of divergence, d loss / d logits [n, V]) of one block."""
+    weight, temperature = recipe.kd_weight if teacher is not None else 0.0, recipe.temperature
+    plain = Softmax.of(logits_nV)
+    labels_n1 = labels_n[:, None]
+    ce = -plain.at(labels_n1).double().sum()
+    if teacher is None:
+        kd, slope_nV = logits_nV.new_zeros((), dtype=torch.float64), plain.probs_nV
+    else:
+        tempered = plain if temperature == 1 else Softmax.of(logits_nV / temperature)
+        kd_n, slope_nV = teacher.slope(tempered, rows, recipe)
         kd = kd_n.double().sum()
         if weight * temperature != 1:
             slope_nV.mul_(weight * temperature)  # T^2 of the loss times 1/T of the chain rule
-    lse_n1 = logits_nV.logsumexp(-1, keepdim=True)
-    labels_n1 = labels_n[:, None]
-    ce = (lse_n1 - logits_nV.gather(-1, labels_n1)).double().sum()
-    if weight == 1 and slope_nV is not None:
-        return ce, kd, slope_nV
-    probs_nV = logits_nV.sub_(lse_n1).exp_()
-    probs_nV.scatter_add_(-1, labels_n1, torch.full_like(labels_n1, -1, dtype=probs_nV.dtype))
-    if slope_nV is None:
-        return ce, kd, probs_nV.mul_(1 - weight) if weight else probs_nV
-    return ce, kd, slope_nV.add_(probs_nV, alpha=1 - weight)
+        if weight < 1:
+            slope_nV.add_(plain.probs_nV, alpha=1 - weight)
+    if weight < 1:
+        slope_nV.scatter_add_(-1, labels_n1, torch.full_like(labels_n1, weight - 1, dtype=slope_nV.dtype))
+    return ce, kd, slope_nV
 
 
 def chunked_loss(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from distill.config import Train
     from distill.train.batches import Batch, Row
-    from distill.train.objective import Head, Recipe, Teacher
+    from distill.train.objective import Head, Recipe, Softmax, Teacher
     from distill.train.student import Loaded
 
 
@@ -50,17 +50,16 @@ class SampledChunk:
     logits_nW: Tensor
     labels_n: Tensor
 
-    def slope(self, logits_nV: Tensor, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    def slope(self, student: Softmax, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
         """(log q - log p of the token [n], that times the score function [n, V]).
 
         Its mean over the student's own tokens is the gradient of KL(student || teacher).
         """
         labels_n1 = self.labels_n[rows][:, None]
-        teacher_nV = self.logits_nW[rows, : logits_nV.shape[1]]
+        teacher_nV = self.logits_nW[rows, : student.logits_nV.shape[1]]
         teacher_n1 = teacher_nV.gather(-1, labels_n1) - teacher_nV.logsumexp(-1, keepdim=True)
-        q_nV = logits_nV.softmax(-1)
-        ratio_n1 = q_nV.gather(-1, labels_n1).log() - teacher_n1
-        return ratio_n1[:, 0], q_nV.mul_(-ratio_n1).scatter_add_(-1, labels_n1, ratio_n1)
+        ratio_n1 = student.at(labels_n1) - teacher_n1
+        return ratio_n1[:, 0], (student.probs_nV * -ratio_n1).scatter_add_(-1, labels_n1, ratio_n1)
 
 
 class OnPolicy(Live):

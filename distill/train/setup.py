@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distill import models, plugins
-from distill.errors import ConfigError, DataError
+from distill.errors import ConfigError, DataError, OutOfMemory
 from distill.progress import say
-from distill.train import preflight, tracking
+from distill.train import memory, preflight, tracking
 from distill.train.align import CrossTokenizer, aligned_loss
 from distill.train.batches import Rows, collate, encode_rows, plan_steps, read_rows
 from distill.train.holdout import Holdout
 from distill.train.objective import Recipe
 from distill.train.preference import Preference, preference_loss
+from distill.train.prune import prune
 from distill.train.resume import identity
 from distill.train.rollout import OnPolicy
 from distill.train.schedule import be_deterministic
 from distill.train.signal import Live, Source, Stored, TextOnly
-from distill.train.student import Objective, load_student, shares_prefix
+from distill.train.student import Objective, head_of, load_base, make_student, shares_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,6 +73,8 @@ class Ready:
     identity: dict[str, Any]
     """What a resumed run must find unchanged."""
     metrics: Path
+    pruned: dict[str, Any] | None
+    """What :func:`~distill.train.prune.prune` did."""
 
 
 def prepare(config: RunConfig, folder: RunFolder) -> Ready:
@@ -84,8 +87,14 @@ def prepare(config: RunConfig, folder: RunFolder) -> Ready:
     trackers = list(settings.trackers) or None
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=trackers, project_dir=str(folder.trackers))
     base = models.resolve(config.student.model, config.resolve("."))
-    student = load_student(base.path, config.student.dtype, config.student.adapter, config.seed)
-    data = read_data(config, folder, student.tokenizer)
+    check_memory(config, base.path)
+    model, tokenizer = load_base(base.path, config.student)
+    data = read_data(config, folder, tokenizer)
+    preflight.check_rows(tokenizer, data.train.rows, head_of(model).size)
+    pruned = None
+    if config.student.prune is not None:
+        pruned = prune(model, config.student.prune.layers, data.train.rows, data.holdout.rows)
+    student = make_student(model, tokenizer, config.student.adapter, config.seed)
     weight = 0.0 if settings.method == "sft" else settings.kd_weight
     loss = plugins.load("distill.losses", settings.loss.kind)
     recipe = Recipe(loss, settings.loss, weight, settings.temperature, settings.chunk_tokens)
@@ -120,7 +129,39 @@ def prepare(config: RunConfig, folder: RunFolder) -> Ready:
         lay_out=lay_out,
         identity=identity(config, base, data, threads, accelerator.num_processes),
         metrics=folder.metrics,
+        pruned=pruned,
     )
+
+
+def check_memory(config: RunConfig, path: Path) -> None:
+    """Say what the training needs. Raises OutOfMemory when weights and optimizer alone are more than is free.
+
+    Activations are left to the run itself, which halves its micro-batches until they fit.
+    """
+    known = memory.folder_size(path)
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else memory.available()
+    if known is None or free is None:
+        return
+    params, layers, hidden = known
+    if not layers or not hidden:
+        return
+    adapter = config.student.adapter
+    width = 4 if models.pick_dtype(config.student.dtype, models.pick_device()) == "float32" else 2
+    trained = memory.trained(params, layers, hidden, adapter)
+    four_bits = adapter.kind == "qlora"
+    fixed = memory.needed(params, trained, layers, hidden, 0, width=width, quantised=four_bits)
+    tokens = memory.micro_tokens(config.train, config.student.max_length)
+    recompute = config.train.gradient_checkpointing
+    most = memory.needed(
+        params, trained, layers, hidden, tokens, width=width, quantised=four_bits, checkpointing=recompute
+    )
+    text = f"{fixed / 1e9:.3g} GB for weights and optimizer, up to {most / 1e9:.3g} GB with activations"
+    say(f"train: the student needs {text}; {free / 1e9:.3g} GB are free")
+    if fixed > free:
+        raise OutOfMemory(
+            f"the student needs {fixed / 1e9:.3g} GB before its first step, and {free / 1e9:.3g} GB are free",
+            next="a smaller student, student.adapter.kind: lora or qlora, or a larger machine",
+        )
 
 
 def read_data(config: RunConfig, folder: RunFolder, tokenizer: Any) -> Data:

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from distill.errors import ConfigError, DataError
+from distill.errors import ConfigError, DataError, EnvironmentProblem
 from distill.train.objective import Head, Parts, Recipe, chunked_loss
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from distill.config import Adapter
+    from distill.config import Adapter, Student
     from distill.train.batches import Batch
 
 
@@ -41,22 +42,42 @@ class Loaded:
         return int(self.tokenizer.pad_token_id or 0)
 
 
-def load_student(path: Path, dtype: str, adapter: Adapter, seed: int) -> Loaded:
-    """The base with a fresh adapter, whose random start depends on ``seed`` alone. Raises ConfigError, DataError."""
+def load_base(path: Path, settings: Student) -> tuple[Any, Any]:
+    """(the base without adapter, its tokenizer). Raises DataError, EnvironmentProblem, OutOfMemory."""
     from distill.models import load_causal_lm
 
-    full = adapter.kind == "none"
-    model, tokenizer = load_causal_lm(path, dtype="float32" if full and dtype == "auto" else dtype)
+    kind, dtype = settings.adapter.kind, settings.dtype
+    if kind == "qlora":
+        check_four_bits()
+    whole = kind == "none" and dtype == "auto"
+    model, tokenizer = load_causal_lm(path, "float32" if whole else dtype, four_bits=kind == "qlora")
     if tokenizer.chat_template is None:
         raise DataError(
             "the student has no chat template, so nothing says where an answer starts",
             where=str(path),
             next="choose an instruct model, or add chat_template.jinja to the folder",
         )
+    return model, tokenizer
+
+
+def make_student(model: Any, tokenizer: Any, adapter: Adapter, seed: int) -> Loaded:
+    """The base with a fresh adapter, whose random start depends on ``seed`` alone. Raises ConfigError."""
     torch.manual_seed(seed)
+    full = adapter.kind == "none"
     model = model.requires_grad_(full) if full else attach(model, adapter)
     model.train()
     return Loaded(model, tokenizer)
+
+
+def check_four_bits() -> None:
+    """Raise EnvironmentProblem where a base cannot be held in 4 bits and trained over."""
+    if not torch.cuda.is_available():
+        raise EnvironmentProblem(
+            "student.adapter.kind qlora needs a CUDA device: here, 4-bit weights would be slower and save nothing",
+            next="student.adapter.kind: lora",
+        )
+    if find_spec("bitsandbytes") is None:
+        raise EnvironmentProblem("student.adapter.kind qlora needs bitsandbytes", next="pip install bitsandbytes")
 
 
 def attach(model: Any, adapter: Adapter) -> Any:

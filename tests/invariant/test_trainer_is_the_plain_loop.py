@@ -10,14 +10,14 @@ from distill.models import load_causal_lm
 from distill.train import run
 from distill.train.batches import encode_rows, plan_steps
 from distill.train.schedule import lr_at
-from distill.train.student import load_student
+from distill.train.student import load_base, make_student
 from tests.unit.train.conftest import make_config, metrics, records, write_rows
 
 
 def plain_loop(config, student_path, teacher_path) -> list[float]:
     """Whole logits, one row at a time, the formula written out."""
     train = config.train
-    student = load_student(student_path, "auto", config.student.adapter, config.seed)
+    student = make_student(*load_base(student_path, config.student), config.student.adapter, config.seed)
     teacher, _ = load_causal_lm(teacher_path)
     rows = encode_rows(records(24), student.tokenizer, 256).rows
     steps = plan_steps([len(row) for row in rows], train, config.seed)
