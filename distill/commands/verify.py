@@ -19,7 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--into", type=Path, metavar="DIR", help="keep the unpacked archive in this new folder (default: not kept)"
     )
     parser.add_argument(
-        "--key", type=Path, metavar="PEM", help="the signer's public key: the signature is checked, too"
+        "--key",
+        type=Path,
+        metavar="PEM",
+        help="the signer's public key, or certificates you trust: the signature is checked, too",
     )
     parser.epilog = (
         "exit codes: 0 sound; 6 damaged, incomplete or with extra files; 5 an archive that must not be unpacked"
@@ -63,11 +66,11 @@ def _read_key(path: Path) -> bytes:
 
     try:
         key = path.read_bytes()
-        verify_bundle.public_key(key)
+        verify_bundle.trusted(key)
     except OSError as error:
         raise ConfigError(f"cannot read the key: {error.strerror}", where=str(path)) from None
     except ValueError as error:
-        raise ConfigError(f"not a usable public key: {error}", where=str(path)) from None
+        raise ConfigError(f"not a usable public key or certificate: {error}", where=str(path)) from None
     return key
 
 

@@ -64,6 +64,9 @@ class Release(Section):
     """PEM file of an elliptic-curve private key (P-256, P-384, P-521) that signs the bundle. Empty = not signed."""
     sign_password_env: str = ""
     """Name of the environment variable that holds the key's password. Empty = the key has none."""
+    sign_certificate: str = ""
+    """PEM file with the certificate of `sign_key` and, after it, those of the authorities between it and the root.
+    They go into the signature, so that a client who trusts the root needs no key of yours."""
     previous: str = ""
     """Folder of the release before this one: what changed is written down, and the student may not be worse than
     it by more than `eval.margin` on the items both answered (exit 20, or 21 when there are too few to tell)."""

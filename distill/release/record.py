@@ -165,7 +165,7 @@ def public(value: Any, key: str = "") -> Any:
         return _public_url(value)
     if value.startswith("path:"):
         return f"path:{value.removeprefix('path:').rstrip('/').rpartition('/')[2]}"
-    if key in ("path", "previous", "sign_key") or (
+    if key in ("path", "previous", "sign_key", "sign_certificate") or (
         value.startswith(("/", "~/", "../", "./")) and "\n" not in value and " " not in value
     ):
         return value.rstrip("/").rpartition("/")[2]

@@ -73,7 +73,8 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         scan.refuse_leaks(bundle, [folder.path, base.path, config.resolve(".")])
         seal.seal(bundle)
         if config.release.sign_key:
-            sign.sign(bundle, config.resolve(config.release.sign_key), config.release.sign_password_env)
+            named = config.resolve(config.release.sign_certificate) if config.release.sign_certificate else None
+            sign.sign(bundle, config.resolve(config.release.sign_key), config.release.sign_password_env, named)
     say(f"release: {final}")
     return [final]
 

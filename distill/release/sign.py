@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -13,8 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def sign(bundle: Path, key: Path, password_env: str) -> None:
+def sign(bundle: Path, key: Path, password_env: str, certificate: Path | None = None) -> None:
     """Write `model.sig` over every file of the bundle, and check it. Raises ConfigError for a key that cannot be used.
+
+    ``certificate``: PEM file with the signer's certificate first and the authorities after it; they go into the file.
 
     ECDSA draws a fresh number for each signature: `model.sig` is the one file that differs from build to build.
     """
@@ -33,15 +37,39 @@ def sign(bundle: Path, key: Path, password_env: str) -> None:
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         verify_bundle.public_key(public)
+        chain = _chain(certificate, public) if certificate else []
     except OSError as error:
-        raise ConfigError(f"cannot read the key: {error.strerror}", where="release.sign_key") from None
+        raise ConfigError(f"cannot read {error.filename}: {error.strerror}", where="release.sign_key") from None
     except (ValueError, TypeError) as error:
         raise ConfigError(f"not a usable key: {str(error)[:120]}", where="release.sign_key") from None
     signature = bundle / verify_bundle.SIGNATURE
     plain = hashing.Config().set_ignored_paths(paths=[signature], ignore_git_paths=False)
     signer = signing.Config().use_elliptic_key_signer(private_key=key, password=password)
     signer.set_hashing_config(plain).sign(bundle, signature)
+    if chain:
+        _name_the_signer(signature, chain)
     signature.chmod(0o600)
     os.utime(signature, (TIME, TIME))
     if problems := verify_bundle.check(str(bundle), public):
         raise IntegrityError(f"the fresh signature does not hold: {problems[0]}", where=str(signature))
+
+
+def _chain(path: Path, public: bytes) -> list[bytes]:
+    """The certificates of a PEM file in DER. Raises ValueError when the first is not the key's, or cannot sign."""
+    chain = verify_bundle.pem_blocks(path.read_bytes(), "CERTIFICATE")
+    if not chain:
+        raise ValueError(f"no certificate in {path.name}")
+    if verify_bundle.read_key(verify_bundle.certificate(chain[0])["key"]) != verify_bundle.public_key(public):
+        raise ValueError(f"the first certificate in {path.name} is another key's")
+    return chain
+
+
+def _name_the_signer(signature: Path, chain: list[bytes]) -> None:
+    """Put the certificates where the signature's format has them. They are not signed: a verifier follows the chain.
+
+    The library does the same for keys without a password, and takes no password.
+    """
+    values = json.loads(signature.read_bytes())
+    listed = [{"rawBytes": base64.b64encode(data).decode("ascii")} for data in chain]
+    values["verificationMaterial"] = {"x509CertificateChain": {"certificates": listed}, "tlogEntries": []}
+    signature.write_text(json.dumps(values), "utf-8")

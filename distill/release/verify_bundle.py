@@ -5,8 +5,9 @@ This one file needs only Python (3.8 or newer). A copy lies in every bundle:
 
     python verify.py              checks the folder that verify.py is in
     python verify.py FOLDER       checks another folder
-    python verify.py --key PUBLIC.pem [FOLDER]
-                                  and checks the signature in model.sig with the signer's public key
+    python verify.py --key PEM [FOLDER]
+                                  and checks the signature in model.sig: PEM holds the signer's public key, or
+                                  the certificates that you trust to name signers (their dates are not looked at)
 
 Exit code 0: sound. 6: not sound; each problem is one line. 2: cannot be checked.
 A copy inside a bundle can be exchanged together with the bundle: trust one that came another way.
@@ -21,12 +22,20 @@ import os
 import re
 import stat
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    Key = tuple[tuple[str, int, int, int, int, int], int, int]
+    Certificate = dict[str, Any]
 
 SUMS = "SHA256SUMS"
 MAX_SUMS_BYTES = 16_000_000
 LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
 BLOCK = 1 << 20
 SIGNATURE = "model.sig"
+ECDSA = {"2a8648ce3d040302": "sha256", "2a8648ce3d040303": "sha384", "2a8648ce3d040304": "sha512"}
+CONSTRAINTS, USAGE, PURPOSE, CODE_SIGNING = "551d13", "551d0f", "551d25", bytes.fromhex("06082b06010505070303")
+LONGEST_CHAIN = 4
 # Object identifier -> hash, then p, b, the generator's x and y, and its order (SEC 2; a is p - 3).
 CURVES: dict[str, tuple[str, int, int, int, int, int]] = {
     "2a8648ce3d030107": (
@@ -74,6 +83,10 @@ CURVES: dict[str, tuple[str, int, int, int, int, int]] = {
 
 class NotABundle(Exception):
     """There is nothing to check: no folder, or no SHA256SUMS."""
+
+
+class NotTrusted(Exception):
+    """The signature is by somebody whom the given certificates do not vouch for."""
 
 
 def unsafe(name: str) -> str:
@@ -156,7 +169,7 @@ def sha256(path: str) -> str:
 
 
 def check(folder: str, key: bytes | None = None) -> list[str]:
-    """Every problem of the bundle in ``folder``, one line each; [] = sound. ``key``: the signer's public key (PEM)."""
+    """Every problem of the bundle in ``folder``, one line each; [] = sound. ``key``: PEM, key or certificates."""
     sums = os.path.join(folder, SUMS)
     if os.path.islink(sums) or not os.path.isfile(sums):
         raise NotABundle(f"{folder}: no {SUMS} file: not a bundle")
@@ -183,7 +196,7 @@ def check(folder: str, key: bytes | None = None) -> list[str]:
 
 
 def check_signature(folder: str, key: bytes, hashes: dict[str, str]) -> list[str]:
-    """Problems of model.sig: it must be the key's signature of exactly these file hashes."""
+    """Problems of model.sig: it must be the signature, by ``key``, of exactly these file hashes."""
     try:
         with open(os.path.join(folder, SIGNATURE), "rb") as file:
             bundle = json.loads(file.read(MAX_SUMS_BYTES))
@@ -192,39 +205,146 @@ def check_signature(folder: str, key: bytes, hashes: dict[str, str]) -> list[str
         kind = envelope["payloadType"].encode()
         signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
         signature = base64.b64decode(envelope["signatures"][0]["sig"], validate=True)
-        if not ecdsa_holds(key, signature, signed):
+        if not holds(signer(bundle, key)[0], signature, signed):
             return [f"{SIGNATURE}: not a signature by this key"]
         found = {item["name"]: item["digest"] for item in json.loads(payload)["predicate"]["resources"]}
     except FileNotFoundError:
         return [f"{SIGNATURE}: missing: the bundle is not signed"]
+    except NotTrusted as error:
+        return [f"{SIGNATURE}: {error}"]
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         return [f"{SIGNATURE}: damaged ({type(error).__name__})"]
     differ = sorted(name for name in {*found, *hashes} if found.get(name) != hashes.get(name))
     return [f"{SIGNATURE}: signed another {name}" for name in differ]
 
 
-def ecdsa_holds(pem: bytes, signature: bytes, message: bytes) -> bool:
+def signer(bundle: dict[str, Any], key: bytes) -> tuple[Key, str]:
+    """(public key, name) of who must have signed: ``key`` itself, or the certificate in model.sig that it vouches for.
+
+    Raises NotTrusted, ValueError and whatever a damaged file makes of the look-ups.
+    """
+    anchors = [certificate(data) for data in pem_blocks(key, "CERTIFICATE")]
+    if not anchors:
+        return public_key(key), ""
+    chain = bundle["verificationMaterial"].get("x509CertificateChain")
+    if not chain:
+        raise NotTrusted("signed with a bare key, and not with a certificate: give the public key")
+    leaf, *others = [certificate(base64.b64decode(c["rawBytes"], validate=True)) for c in chain["certificates"]]
+    usage = leaf["extensions"].get(USAGE, b"")
+    if not allows(usage, 0x80) and CODE_SIGNING not in leaf["extensions"].get(PURPOSE, b""):
+        raise NotTrusted("the certificate is not for signing")
+    if not vouched(leaf, others[:LONGEST_CHAIN], anchors, 0):
+        raise NotTrusted("no certificate that you trust vouches for the signer's")
+    return read_key(leaf["key"]), common_name(leaf["subject"])
+
+
+def vouched(found: Certificate, others: list[Certificate], anchors: list[Certificate], below: int) -> bool:
+    """True when a chain of authorities leads from ``found`` to one of ``anchors``; ``below``: authorities passed."""
+    if any(found["raw"] == anchor["raw"] for anchor in anchors):
+        return True
+    if below >= LONGEST_CHAIN:
+        return False
+    return any(
+        vouched(issuer, [other for other in others if other is not issuer], anchors, below + 1)
+        for issuer in [*anchors, *others]
+        if issuer["subject"] == found["issuer"] and may_issue(issuer, below) and signed_by(found, issuer)
+    )
+
+
+def may_issue(issuer: Certificate, below: int) -> bool:
+    """True for an authority's certificate whose limits allow ``below`` more authorities under it (RFC 5280)."""
+    if CONSTRAINTS not in issuer["extensions"]:
+        return False
+    limits, rest = der(issuer["extensions"][CONSTRAINTS], 0x30)
+    if rest or limits[:3] != b"\x01\x01\xff":
+        return False
+    if limits[3:] and int.from_bytes(der(limits[3:], 0x02)[0], "big") < below:
+        return False
+    return USAGE not in issuer["extensions"] or allows(issuer["extensions"][USAGE], 0x04)
+
+
+def allows(usage: bytes, bit: int) -> bool:
+    """True when a key usage extension has this bit: 0x80 to sign data, 0x04 to sign certificates."""
+    return bool(usage) and bool(int.from_bytes(der(usage, 0x03)[0][1:2], "big") & bit)
+
+
+def signed_by(found: Certificate, issuer: Certificate) -> bool:
+    """True when the issuer's key signed this certificate."""
+    return found["hash"] != "" and holds(read_key(issuer["key"]), found["signature"], found["body"], found["hash"])
+
+
+def certificate(data: bytes) -> Certificate:
+    """The parts of an X.509 certificate in DER. Raises ValueError; a critical extension that is not known is one."""
+    content, _ = der(data, 0x30)
+    fields, rest = der(content, 0x30)
+    body = content[: len(content) - len(rest)]
+    algorithm, rest = der(rest, 0x30)
+    if fields[:1] == b"\xa0":
+        fields = der(fields, 0xA0)[1]
+    fields = der(fields, 0x02)[1]
+    inner, fields = der(fields, 0x30)
+    issuer, fields = der(fields, 0x30)
+    subject, fields = der(der(fields, 0x30)[1], 0x30)
+    info, fields = der(fields, 0x30)
+    extensions: dict[str, bytes] = {}
+    while fields:
+        if fields[0] == 0xA3:
+            listed = der(der(fields, 0xA3)[0], 0x30)[0]
+            while listed:
+                item, listed = der(listed, 0x30)
+                name, item = der(item, 0x06)
+                critical = item[:3] == b"\x01\x01\xff"
+                if critical and name.hex() not in (CONSTRAINTS, USAGE, PURPOSE):
+                    raise ValueError("a critical extension that is not known")
+                extensions[name.hex()] = der(item[3:] if critical else item, 0x04)[0]
+        fields = der(fields, fields[0])[1]
+    kind = ECDSA.get(der(algorithm, 0x06)[0].hex(), "") if inner == algorithm else ""
+    found = {"raw": data, "body": body, "issuer": issuer, "subject": subject, "key": info, "hash": kind}
+    return {**found, "signature": der(rest, 0x03)[0][1:], "extensions": extensions}
+
+
+def common_name(subject: bytes) -> str:
+    """CN of a name in DER; '' when it has none."""
+    while subject:
+        part, subject = der(subject, 0x31)
+        kind, value = der(der(part, 0x30)[0], 0x06)
+        if kind == b"\x55\x04\x03":
+            return der(value, value[0])[0].decode("utf-8", "replace")
+    return ""
+
+
+def pem_blocks(pem: bytes, kind: str) -> list[bytes]:
+    """The content of every block of this kind in a PEM file."""
+    pattern = f"-----BEGIN {kind}-----([A-Za-z0-9+/=\\s]+)-----END {kind}-----".encode()
+    return [base64.b64decode(b"".join(found.split())) for found in re.findall(pattern, pem)]
+
+
+def holds(key: Key, signature: bytes, message: bytes, hash_name: str = "") -> bool:
     """True when ``signature`` (DER) is the key's ECDSA signature of ``message`` (FIPS 186-5). Raises ValueError."""
-    (hash_name, p, _, gx, gy, n), x, y = public_key(pem)
+    (own_hash, p, _, gx, gy, n), x, y = key
     body, rest = der(signature, 0x30)
     first, tail = der(body, 0x02)
     second, end = der(tail, 0x02)
     r, s = int.from_bytes(first, "big"), int.from_bytes(second, "big")
     if rest or end or not (0 < r < n and 0 < s < n):
         return False
-    digest = hashlib.new(hash_name, message).digest()
+    digest = hashlib.new(hash_name or own_hash, message).digest()
     e = int.from_bytes(digest, "big") >> max(0, 8 * len(digest) - n.bit_length())
     w = pow(s, -1, n)
     point = add(times(e * w % n, (gx, gy), p), times(r * w % n, (x, y), p), p)
     return point is not None and point[0] % n == r
 
 
-def public_key(pem: bytes) -> tuple[tuple[str, int, int, int, int, int], int, int]:
+def public_key(pem: bytes) -> Key:
     """(curve, x, y) of a PEM public key on one of CURVES. Raises ValueError."""
-    found = re.search(rb"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----", pem)
-    if not found:
+    blocks = pem_blocks(pem, "PUBLIC KEY")
+    if not blocks:
         raise ValueError("not a PEM public key")
-    info, _ = der(base64.b64decode(b"".join(found.group(1).split())), 0x30)
+    return read_key(der(blocks[0], 0x30)[0])
+
+
+def read_key(info: bytes) -> Key:
+    """(curve, x, y) of a subject public key info in DER. Raises ValueError."""
     algorithm, bits = der(info, 0x30)
     curve = CURVES.get(der(der(algorithm, 0x06)[1], 0x06)[0].hex())
     point = der(bits, 0x03)[0]
@@ -236,6 +356,15 @@ def public_key(pem: bytes) -> tuple[tuple[str, int, int, int, int, int], int, in
     if not (0 <= x < p and 0 <= y < p) or (y * y - x * x * x + 3 * x - b) % p:
         raise ValueError("the key is not a point of its curve")
     return curve, x, y
+
+
+def trusted(pem: bytes) -> None:
+    """Raise ValueError unless ``pem`` holds a usable public key or certificates."""
+    certificates = pem_blocks(pem, "CERTIFICATE")
+    if not certificates:
+        public_key(pem)
+    for data in certificates:
+        read_key(certificate(data)["key"])
 
 
 def der(data: bytes, tag: int) -> tuple[bytes, bytes]:
@@ -282,7 +411,7 @@ def main(argv: list[str]) -> int:
         try:
             with open(words[1], "rb") as file:
                 key = file.read(MAX_SUMS_BYTES)
-            public_key(key)
+            trusted(key)
         except (OSError, ValueError) as error:
             sys.stderr.write(f"verify: {words[1]}: {error}\n")
             return 2
@@ -306,7 +435,11 @@ def verdict(folder: str, problems: list[str], key: bytes | None) -> str:
     if problems:
         return f"NOT SOUND: {len(problems)} problem(s)"
     if key is not None:
-        return "sound: nothing changed since the seal, and the signature is the key's"
+        with open(os.path.join(folder, SIGNATURE), "rb") as file:
+            name = signer(json.loads(file.read(MAX_SUMS_BYTES)), key)[1]
+        return "sound: nothing changed since the seal, and the signature is " + (
+            f"that of {name!r}" if name else "the key's"
+        )
     signed = os.path.isfile(os.path.join(folder, SIGNATURE))
     return "sound: nothing changed since the seal" + ("; signature not checked: give --key" if signed else "")
 
