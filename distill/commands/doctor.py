@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import __version__, plugins
+from distill.errors import ConfigError
 from distill.models import cache_dir
 from distill.models.load import cpu_has_bf16
 
@@ -36,16 +37,33 @@ ROOM_GB = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `distill doctor`."""
+    parser.add_argument("config", nargs="?", help="a configuration, for --probe")
+    parser.add_argument("--probe", action="store_true", help="ask the teacher's endpoint what it can do (tiny, paid)")
     parser.add_argument("--json", action="store_true", help="the same facts, for machines")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the facts, what works, and what to do about what does not. Always 0: nothing here is a failure."""
+    """Print the facts, what works, and what to do about what does not: 0. A probe may end as any question may."""
+    if args.probe or args.config:
+        return _probe(args)
     found = examine()
     if args.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return 0
     _show(found)
+    return 0
+
+
+def _probe(args: argparse.Namespace) -> int:
+    from distill.commands import _probe
+
+    if not (args.probe and args.config):
+        raise ConfigError("a probe needs both a configuration and --probe", next="distill doctor CONFIG --probe")
+    rows = _probe.endpoints(args.config)
+    if args.json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(line for row in rows for line in _probe.lines(row)) or "no teacher here is an endpoint")
     return 0
 
 

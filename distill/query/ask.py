@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import ConfigError
 from distill.progress import progress, say
-from distill.query import batch_jobs, ledger
+from distill.query import batch_jobs, ledger, probe
 from distill.query.batch import BatchQuery, endpoint_of
 from distill.query.flow import Query
 from distill.query.items import Item, Outcome
@@ -79,6 +79,12 @@ def ask_all(
 async def _asked(run: Query, pending: list[Item], bar: Progress) -> list[Results]:
     """Ask ``pending``: in batches where the teacher is set so, after what an earlier run left open in batches."""
     parts = []
+    wanted = [item.request for item in pending]
+    if probe.wants_more_than_text(run.provider, wanted):
+        try:
+            probe.refuse(await probe.abilities(run.provider, run.store, run.price), run.provider, wanted)
+        finally:
+            await run.provider.aclose()  # type: ignore[attr-defined]
     if hasattr(run.provider, "batches"):
         submit = bool(getattr(config_of(run.provider), "batch", False))
         jobs = await run.store.write(lambda c: batch_jobs.open_jobs(c, endpoint_of(run.provider)))

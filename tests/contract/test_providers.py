@@ -274,9 +274,9 @@ def test_a_request_without_a_schema_keeps_the_key_it_had_before_there_were_any()
     assert "schema" not in plain
     assert set(plain) == set(REQUEST.__slots__) - {"schema"}
     assert Request(REQUEST.messages, schema="{}").key({}) != Request(REQUEST.messages).key({})
-    parts = "choices messages sample sampling top_logprobs".split()
+    parts = ["choices", "messages", "sample", "sampling", "top_logprobs"]
     assert sorted(plain) == parts
-    assert sorted(plain["sampling"]) == "max_new_tokens seed stop temperature top_p".split()
+    assert sorted(plain["sampling"]) == ["max_new_tokens", "seed", "stop", "temperature", "top_p"]
 
 
 def test_its_types_are_those_of_the_official_client():

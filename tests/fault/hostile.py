@@ -110,8 +110,9 @@ BODIES = {
 class HostileTeacher:
     """See the module. A context manager; ``url`` is its base_url."""
 
-    def __init__(self, script=lambda text, nth: "ok", latency_s=0.0, key=None, port=0):
+    def __init__(self, script=lambda text, nth: "ok", latency_s=0.0, key=None, port=0, able=None):
         self.script, self.latency_s, self.key, self.port = script, latency_s, key, port
+        self.able = {"n": True, "seed": True, "schema": False, "top_logprobs": 0} | (able or {})
         self.calls: list[Call] = []
         self.in_flight = self.most_in_flight = 0
         self.limiter = None
@@ -166,7 +167,9 @@ class HostileTeacher:
         if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
             fault = "401"
         usage = usage_of(text)
-        if (wanted := body.get("n", 1)) > 1 and fault != "ignores_n":
+        if fault == "ok" and self._cannot(body):
+            fault = "400"
+        if (wanted := body.get("n", 1)) > 1 and fault != "ignores_n" and self.able["n"]:
             usage = Usage(usage.prompt, wanted * usage.completion)
         call = Call(text, fault, fault not in UNBILLED and fault != "429_limit", usage, body=body)
         self.calls.append(call)
@@ -196,7 +199,7 @@ class HostileTeacher:
         if fault in STATUS:
             status, extra, body = STATUS[fault]
             return await _send(writer, status, extra, body)
-        content = BODIES[fault](text, usage, key) if fault in BODIES else json.dumps(_body(call))
+        content = BODIES[fault](text, usage, key) if fault in BODIES else json.dumps(self._body(call))
         data = content.encode("utf-8", "surrogatepass")
         if fault == "gzip_bomb":
             data = gzip.compress(b" " * (64 * 1024 * 1024), 1)
@@ -216,6 +219,32 @@ class HostileTeacher:
         kept = await _send(writer, 200, extra, data)
         call.written = True
         return kept
+
+    def _cannot(self, body) -> bool:
+        """True for a request that this teacher refuses, as some do, rather than ignore the part they lack."""
+        if not self.able.get("strict"):
+            return False
+        return (
+            body.get("top_logprobs", 0) > self.able["top_logprobs"]
+            or ("seed" in body and not self.able["seed"])
+            or ("response_format" in body and not self.able["schema"])
+        )
+
+    def _body(self, call) -> dict:
+        """A good answer, as far as this teacher is able."""
+        body, asked = answer_body(call.text, call.usage), call.body
+        choice = body["choices"][0]
+        if "response_format" in asked and self.able["schema"]:
+            shape = asked["response_format"]["json_schema"]["schema"]["properties"]
+            value = {name: part.get("enum", ["x"])[0] for name, part in shape.items()}
+            choice["message"] = choice["message"] | {"content": json.dumps(value)}
+        if k := min(asked.get("top_logprobs", 0), self.able["top_logprobs"]):
+            tops = [{"token": f"t{n}", "logprob": -0.1 - n} for n in range(k)]
+            choice["logprobs"] = {"content": [{"token": "t0", "logprob": -0.1, "top_logprobs": tops}]}
+        if (wanted := asked.get("n", 1)) > 1 and call.fault != "ignores_n" and self.able["n"]:
+            wanted -= call.fault == "one_too_few"
+            body["choices"] = [choice | {"index": number} for number in range(wanted)]
+        return body
 
     # -- what the test compares -----------------------------------------------------------------------------
 
@@ -249,15 +278,6 @@ class Limiter:
             "x-ratelimit-limit-requests": str(self.per_minute),
             "x-ratelimit-remaining-requests": str(int(self.tokens)),
         }
-
-
-def _body(call) -> dict:
-    """A good answer, with as many choices as were asked for."""
-    body = answer_body(call.text, call.usage)
-    if (wanted := call.body.get("n", 1)) > 1 and call.fault != "ignores_n":
-        wanted -= call.fault == "one_too_few"
-        body["choices"] = [body["choices"][0] | {"index": number} for number in range(wanted)]
-    return body
 
 
 def _reset(writer) -> bool:

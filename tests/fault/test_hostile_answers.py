@@ -227,21 +227,28 @@ def test_a_rate_limit_in_the_headers_is_kept(tmp_path):
     assert refused <= 0.05 * len(texts)
 
 
-def test_an_endpoint_that_ignores_what_is_asked_costs_one_call(tmp_path):
-    texts = requests_of(TEXTS)
-    wants = {
-        "log-probabilities": ({"top_logprobs": 5}, [Request(r.messages, r.sampling, top_logprobs=5) for r in texts]),
-        "choices": ({"constrain": "vllm"}, [Request(r.messages, r.sampling, choices=("red", "blue")) for r in texts]),
-    }
-    for number, (word, (settings, requests)) in enumerate(wants.items()):
-        with HostileTeacher() as server, Store(tmp_path / f"{number}.db") as store:
-            with pytest.raises(TeacherRefused, match=word):
-                ask_all(provider_of(server.url, **settings), requests, store, title="test", policy=QUICK)
-            assert server.sends() == 1
+def test_an_endpoint_that_ignores_its_own_kind_of_choices_costs_one_call(tmp_path):
+    requests = [Request(r.messages, r.sampling, choices=("red", "blue")) for r in requests_of(TEXTS)]
+    with HostileTeacher() as server, Store(tmp_path / "bad.db") as store:
+        with pytest.raises(TeacherRefused, match="choices"):
+            ask_all(provider_of(server.url, constrain="vllm"), requests, store, title="test", policy=QUICK)
+        assert server.sends() == 1
     with HostileTeacher(always("one_choice"), latency_s=0.05) as server, Store(tmp_path / "good.db") as store:
-        outcomes = ask_all(provider_of(server.url, **settings), requests, store, title="test", policy=QUICK)
+        provider = provider_of(server.url, constrain="vllm")
+        outcomes = ask_all(provider, requests, store, title="test", policy=QUICK)
         assert {o.completion.text for o in outcomes} == {"red"}
         assert server.most_in_flight > 1, "after the first answer they leave together"
+
+
+def test_an_endpoint_that_stops_doing_what_its_probe_showed_costs_one_call(tmp_path):
+    requests = [Request(r.messages, r.sampling, top_logprobs=5) for r in requests_of(TEXTS)]
+    with HostileTeacher(able={"top_logprobs": 20}) as server, Store(tmp_path / "run.db") as store:
+        provider = provider_of(server.url, top_logprobs=5)
+        ask_all(provider, requests[:1], store, title="test", policy=QUICK)
+        server.able["top_logprobs"], before = 0, server.sends()
+        with pytest.raises(TeacherRefused, match="log-probabilities"):
+            ask_all(provider, requests[1:], store, title="test", policy=QUICK)
+        assert server.sends() == before + 1
 
 
 def test_a_short_outage_costs_no_row(tmp_path):

@@ -1,4 +1,4 @@
-"""A JSON Schema stated once, with its verifier, reaches the endpoint: what is checked afterwards is asked for at once."""
+"""A JSON Schema stated once, with its verifier, reaches the endpoint with every request."""
 
 from __future__ import annotations
 
