@@ -40,14 +40,7 @@ def answered(config: RunConfig, folder: RunFolder, questions: Sequence[Exam], st
     """
     from distill.query.store import Store
 
-    desk = Desk(
-        config.resolve("."),
-        folder.eval / "speed.json",
-        config.generate.max_cost_eur,
-        config.eval.serving,
-        config.eval.teacher_serving,
-    )
-    found: list[Arm] = []
+    found, place = list[Arm](), desk(config, folder)
     with Store(folder.db) as store:
         for name in dict.fromkeys(config.eval.arms):
             if name == "baseline":
@@ -58,15 +51,27 @@ def answered(config: RunConfig, folder: RunFolder, questions: Sequence[Exam], st
                 continue
             held = name in ("base_forced", "base_prompted", "teacher")
             settings = _settings(name, config, folder)
-            arm = Arm(name, LABELS[name], ())
+            own = config.student.model if name == "student" else ""  # not the folder its weights are in
+            arm = Arm(name, LABELS[name], (), model=own)
             mine = questions if name in ("teacher", "base_prompted") else students
-            found.append(ask(arm, settings, mine, store, desk, held=held, confidence=name == "student"))
+            found.append(ask(arm, settings, mine, store, place, held=held, confidence=name == "student"))
             right = sum(s.correct for s in found[-1].samples) / len(questions)
             say(f"eval {name}: {percent(right)}")
         for number, other in enumerate(config.eval.alternatives, start=1):
             arm = Arm(f"alternative-{number}", str(getattr(other, "model", other.kind)), ())
-            found.append(ask(arm, other, questions, store, desk, held=True))
+            found.append(ask(arm, other, questions, store, place, held=True))
     return found
+
+
+def desk(config: RunConfig, folder: RunFolder) -> Desk:
+    """Where a run's evaluation works, and what it may spend."""
+    return Desk(
+        config.resolve("."),
+        folder.eval / "speed.json",
+        config.generate.max_cost_eur,
+        config.eval.serving,
+        config.eval.teacher_serving,
+    )
 
 
 def _left_out(name: str, config: RunConfig, questions: Sequence[Exam]) -> str:

@@ -41,6 +41,12 @@ class Change:
 
 
 BROKEN = {"prompts.path": "broken.jsonl"}
+LISTS = {
+    "kind": "expand",
+    "fields": {"thing": ["rose", "sky", "ink", "ruby"], "lang": ["en", "fr"]},
+    "template": "{{ thing }}",
+}
+MADE = {"prompts.path": "", "prompts.cluster_field": None, "prompts.source": LISTS}
 TOPK = {"teacher": {"kind": "transformers", "model": "path:taught", "dtype": "float32"}, "generate.signals_top_k": 4}
 KD = {**TOPK, "train.method": "offline_topk"}
 ON_POLICY = {
@@ -70,6 +76,7 @@ CHANGES: dict[str, Change] = {
     "name": Change("other", "bundle"),
     "seed": Change(4, "student"),
     "prompts.path": Change("test.jsonl", "requests"),
+    "prompts.source": Change({**LISTS, "number": 5}, "requests", MADE),
     "prompts.system": Change("Say red or blue.", "requests"),
     "prompts.examples": Change([{"user": "sun", "assistant": "red"}], "requests"),
     "prompts.template": Change("a {{ thing }} ({{ lang }})", "requests"),
