@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 INK, SOFT, MARK, LINE = "#1c2430", "#5c6878", "#0b6e5b", "#d9dee5"
 A4 = (8.27, 11.69)  # inches
 LEFT, RIGHT, TOP, BOTTOM = 0.085, 0.915, 0.94, 0.06  # of the page
-MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
-    "December",
-)  # fmt: skip
+MONTHS = {
+    "en": "January February March April May June July August September October November December".split(),  # noqa: SIM905
+    "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre".split(),  # noqa: SIM905
+}
+THEME = {INK: "--ink", SOFT: "--soft", MARK: "--mark", LINE: "--line"}
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def words(lang: str) -> dict[str, Any]:
 
 
 def money(value: float, lang: str) -> str:
-    """1 234,56 in French, 1,234.56 in English."""
-    shown = f"{value:,.2f}"
+    """1 234,56 in French, 1,234.56 in English; what rounds to nothing but is something is shown as less than a cent."""
+    shown = "< 0.01" if 0 < value < 0.005 else f"{value:,.2f}".replace("-", "\N{MINUS SIGN}")
     return shown.replace(",", "\u202f").replace(".", ",") if lang == "fr" else shown
 
 
@@ -67,8 +68,9 @@ def share(value: float, lang: str) -> str:
 
 
 def day(value: datetime.date, lang: str) -> str:
-    """23/11/2026 in French, 23 November 2026 in English."""
-    return f"{value:%d/%m/%Y}" if lang == "fr" else f"{value.day} {MONTHS[value.month - 1]} {value.year}"
+    """23 novembre 2026 in French, 23 November 2026 in English."""
+    number_ = "1er" if lang == "fr" and value.day == 1 else str(value.day)
+    return f"{number_} {MONTHS[lang][value.month - 1]} {value.year}"
 
 
 # -- HTML -------------------------------------------------------------------------------------------------------
@@ -117,9 +119,12 @@ def _svg(chart: Chart) -> str:
     buffer = io.StringIO()
     # Text as text, and no date or random ids: the same quote gives the same bytes.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "quote", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    text = text[text.index("<svg") :]
+    for colour, name in THEME.items():  # the page's own colours, so that the chart follows light and dark
+        text = text.replace(colour, f"var({name})")
+    return text
 
 
 # -- PDF --------------------------------------------------------------------------------------------------------

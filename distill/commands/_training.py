@@ -111,7 +111,7 @@ def on_gpu(gpu: GpuRow, count: int, work: dict[str, Any], zone: str) -> dict[str
     """Hours, euros, kWh and g CO2e of the training on ``count`` cards; what is not known is None."""
     hours = work["flop"] / (gpu.bf16_tflops * 1e12 * MFU * count) / 3600
     kwh = hours * count * (POWER_SHARE * gpu.tdp_w + HOST_W) / 1000 * PUE
-    price = gpu.prices[0] if gpu.prices else None
+    price = next((p for p in gpu.prices if p.verified), gpu.prices[0] if gpu.prices else None)
     per_hour = None if price is None else float(price.per_hour / costs.exchange_rate(price.currency)[0])
     row = next((r for r in catalog.grid() if r.zone == zone), None)
     return {
@@ -121,6 +121,8 @@ def on_gpu(gpu: GpuRow, count: int, work: dict[str, Any], zone: str) -> dict[str
         "hours": hours,
         "eur": None if per_hour is None else hours * count * per_hour,
         "price": None if price is None else f"{price.provider} {price.per_hour} {price.currency}/h ({price.as_of})",
+        "price_as_of": None if price is None else price.as_of.isoformat(),
+        "price_verified": None if price is None else price.verified,
         "price_age": None if price is None else catalog.staleness(price.as_of),
         "kwh": kwh,
         "g_co2e": None if row is None else kwh * row.g_per_kwh,

@@ -172,7 +172,7 @@ def test_what_stops_a_quote_is_one_line(tmp_path, capsys, what, arguments, code,
 
 def test_an_expired_price_blocks_a_quote_and_a_stale_one_does_not(tmp_path, monkeypatch, capsys):
     read = costs.find_price("anthropic", "claude-sonnet-5-5").as_of
-    for days, code in ((119, 0), (121, 2)):
+    for days, code in ((70, 0), (121, 2)):
         monkeypatch.setattr(catalog, "today", lambda days=days: read + datetime.timedelta(days=days))
         assert cli.main(["quote", "run.yaml", *QUOTE, *BIG]) == code
     assert "more than 120 days" in capsys.readouterr().err
@@ -196,7 +196,54 @@ def fields(text: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("value", "english", "french"),
-    [(1234.5, "1,234.50", "1\u202f234,50"), (0, "0.00", "0,00"), (-572.56, "-572.56", "-572,56")],
+    [
+        (1234.5, "1,234.50", "1\u202f234,50"),
+        (0, "0.00", "0,00"),
+        (-572.56, "\u2212572.56", "\u2212572,56"),
+        (0.001, "< 0.01", "< 0,01"),
+    ],
 )
 def test_money_is_written_as_the_language_writes_it(value, english, french):
     assert (_quote_page.money(value, "en"), _quote_page.money(value, "fr")) == (english, french)
+
+
+def test_an_exchange_rate_or_a_card_price_that_is_too_old_blocks_and_an_old_one_is_said(tmp_path, monkeypatch, capsys):
+    _, numbers, page = quoted(tmp_path, *BIG)
+    assert numbers["stale"] == {"price_gpu": numbers["stale"]["price_gpu"]}  # read in September
+    assert "more than 45 days ago" in page
+    day = datetime.date(2026, 11, 20)  # everything in these rows is fresh, but the exchange rate
+    (tmp_path / catalog.USER_FILE).write_text(
+        "fx: {per_eur: {USD: 1.1}, as_of: 2026-07-01, source: s}\n"
+        f"prices:\n  - {{provider: anthropic, currency: USD, as_of: {day}, source: s, "
+        "models: {claude-sonnet-5-5: {input: 2, output: 10}}}\n"
+    )
+    assert quoted(tmp_path, *BIG)[0] == 2
+    assert "one euro in USD is of 2026-07-01" in capsys.readouterr().err
+    monkeypatch.setattr(catalog, "today", lambda: datetime.date(2027, 2, 20))
+    fresh = day.replace(year=2027, month=2)
+    (tmp_path / catalog.USER_FILE).write_text(
+        f"fx: {{per_eur: {{USD: 1.1}}, as_of: {fresh}, source: s}}\n"
+        f"prices:\n  - {{provider: anthropic, currency: USD, as_of: {fresh}, source: s, "
+        f"models: {{claude-sonnet-5-5: {{input: 2, output: 10}}}}}}\n"
+        f"  - {{provider: mistral, currency: USD, as_of: {fresh}, source: s, "
+        "models: {mistral-large-4: {input: 0.7, output: 2.1}}}\n"
+    )
+    assert cli.main(["quote", "run.yaml", *QUOTE, *BIG]) == 2
+    assert "every card that fits this training" in capsys.readouterr().err
+
+
+def test_the_page_has_a_dark_side_and_the_chart_follows_it(tmp_path):
+    _, _, page = quoted(tmp_path, *BIG)
+    assert "prefers-color-scheme: dark" in page
+    svg = page[page.index("<svg") : page.index("</svg>")]
+    assert "var(--mark)" in svg
+    assert _quote_page.MARK not in svg
+    assert "#ffffff" not in svg
+
+
+@pytest.mark.parametrize(
+    ("day", "english", "french"), [(1, "1 May 2026", "1er mai 2026"), (23, "23 May 2026", "23 mai 2026")]
+)
+def test_a_date_is_written_as_the_language_writes_it(day, english, french):
+    date = datetime.date(2026, 5, day)
+    assert (_quote_page.day(date, "en"), _quote_page.day(date, "fr")) == (english, french)
