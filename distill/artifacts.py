@@ -8,7 +8,7 @@
       manifest.json      stage -> key of its inputs, hashes of its outputs
       run.db             every answer ever received, and the ledger (distill.query.store); beside it run.db-lock and
                          run.db-ballast, 4 MB given up when the disk is full so that what was paid for still fits
-      data/              train.parquet holdout.parquet rejects.parquet card.md
+      data/              train.parquet holdout.parquet rejects.parquet card.json README.md; prompts.jsonl if made here
       signals/           the teacher's log-probabilities (distill.signals)
       checkpoints/       step-00000120/ LATEST
       metrics.jsonl      one line per training step
@@ -71,6 +71,10 @@ class RunFolder:
     @property
     def rejects(self) -> Path:
         return self.path / "data" / "rejects.parquet"
+
+    @property
+    def made_prompts(self) -> Path:
+        return self.path / "data" / "prompts.jsonl"
 
     @property
     def data_card(self) -> Path:

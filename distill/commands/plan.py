@@ -11,7 +11,7 @@ from distill.catalog.route import official, route_of
 from distill.commands import _actual, _energy, _exam, _law, _money, _plan_text, _tokens, _training
 from distill.commands._config import load_config, run_path
 from distill.errors import ConfigError, DistillError, Refused
-from distill.generate import mix
+from distill.generate import mix, writing
 from distill.records import Request
 
 if TYPE_CHECKING:
@@ -69,17 +69,22 @@ def build(
     config: RunConfig, gpus: Sequence[str], count: int, zone: str, volume: int, one_off_eur: float
 ) -> tuple[dict[str, Any], DistillError | None]:
     """(the plan as JSON values, what would stop the run or None). Raises DataError for unusable prompts."""
-    path = prompts.locate(config.prompts.path, config.resolve)
-    built = prompts.scan(config.prompts, path, config.seed)
+    built, written = writing.preview(config)
     exam, questions = _exam.examination(config)
     teachers = [
-        _teacher(config, number, items, questions if number == 0 and "teacher" in config.eval.arms else (), zone)
+        _teacher(
+            config,
+            number,
+            [*(written if number == 0 else ()), *_requests(config, items)],
+            questions if number == 0 and "teacher" in config.eval.arms else (),
+            zone,
+        )
         for number, items in enumerate(_shares(config, built.prompts))
     ]
     tokens = sum((t.tokens for t in teachers[1:]), teachers[0].tokens)
     learnt = tokens
-    if config.student.prompt is not None:  # the student is asked in other words than the teacher
-        items = prompts.scan(config.student_prompts(), path, config.seed).prompts
+    if config.student.prompt is not None or written:  # the student is asked in other words, or the teacher for more
+        items = writing.preview(config, config.student_prompts())[0].prompts
         learnt = _tokens.count_tokens(_requests(config, items), *_tokens.cached_tokenizer(config.teacher, config))
     student = _training.size_of(config.student.model, config)
     work = _training.training(config, learnt, student, teachers[0].size) if student else None
@@ -90,7 +95,12 @@ def build(
     plan = {
         "name": config.name,
         "config_sha256": config.hash(),
-        "prompts": {"path": str(path), "read": built.read, "used": len(built.prompts), "skipped": len(built.skipped)},
+        "prompts": {
+            "path": _origin(config),
+            "read": built.read,
+            "used": len(built.prompts),
+            "skipped": len(built.skipped),
+        },
         "teacher": {"route": teachers[0].facts["route"], **asdict(tokens), **money},
         "teachers": [t.facts for t in teachers],
         "not_counted": [role for role, _ in gates.asked(config)][len(teachers) :],
@@ -118,6 +128,13 @@ class _Teacher:
     problem: DistillError | None
 
 
+def _origin(config: RunConfig) -> str:
+    source = config.prompts.source
+    if source is not None:
+        return f"made by the source {source.kind}"
+    return str(prompts.locate(config.prompts.path, config.resolve))
+
+
 def _shares(config: RunConfig, items: Sequence[Prompt]) -> list[list[Prompt]]:
     """The prompts of each teacher, as the run will deal them out."""
     shares: list[list[Prompt]] = [[] for _ in config.teachers()]
@@ -127,11 +144,10 @@ def _shares(config: RunConfig, items: Sequence[Prompt]) -> list[list[Prompt]]:
 
 
 def _teacher(
-    config: RunConfig, number: int, items: Sequence[Prompt], questions: Sequence[Request], zone: str
+    config: RunConfig, number: int, asked: Sequence[Request], questions: Sequence[Request], zone: str
 ) -> _Teacher:
     settings = config.teachers()[number]
     tokenizer, name = _tokens.cached_tokenizer(settings, config)
-    asked = _requests(config, items)
     tokens = _tokens.count_tokens(asked, tokenizer, name)
     exam = _tokens.count_tokens(questions, tokenizer, name) if questions else None
     where = "teacher" if number == 0 else f"generate.mix.{number - 1}.teacher"

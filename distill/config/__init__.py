@@ -19,7 +19,7 @@ from distill.config.policy import Policy, Waiver
 from distill.config.prompts import Example, Prompts
 from distill.config.release import Declared, Release
 from distill.config.section import Provider, Section, Task, problems, validate
-from distill.config.student import Adapter, Student, StudentPrompt
+from distill.config.student import Adapter, Prune, Student, StudentPrompt
 from distill.config.train import LIVE_METHODS, Train
 from distill.records import canonical_json
 from distill.strict_yaml import apply_override, read_yaml
@@ -38,6 +38,7 @@ __all__ = [
     "Policy",
     "Prompts",
     "Provider",
+    "Prune",
     "Release",
     "RunConfig",
     "Section",
@@ -91,6 +92,16 @@ class RunConfig(Section):
             raise ValueError(
                 "train.method 'offline_topk' learns from stored log-probabilities, and none are stored; "
                 "set generate.signals_top_k (20, for example), or train.method: sft"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_source_can_be_served(self) -> RunConfig:
+        source = self.prompts.source
+        if source is not None and getattr(source, "LOCAL", False) and self.teacher.kind == "openai":
+            raise ValueError(
+                f"prompts.source {source.kind!r} continues the chat template itself, which needs the teacher's weights "
+                "in this process; use teacher.kind: transformers or vllm, or another source"
             )
         return self
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from distill.config.section import Section
+from distill.config.section import Section, Source
 
 
 class Example(Section):
@@ -21,9 +21,12 @@ class Example(Section):
 class Prompts(Section):
     """Where the prompts come from."""
 
-    path: str
+    path: str = ""
     """JSONL, CSV, TSV or Parquet file, a folder of Parquet files or one written by `datasets.save_to_disk`, relative to
     this configuration file; or the Parquet files of a data set on the hub, `hub:OWNER/NAME@COMMIT:SPLIT`."""
+    source: Source | None = None
+    """Makes the prompts instead: passages of documents and questions about them, combinations of lists, tasks like
+    yours, turns sampled from an open teacher. What the teacher writes for it comes out of the same budget."""
     system: str = ""
     """System message, the same for every prompt. Constant text belongs here: engines then reuse its cache."""
     examples: tuple[Example, ...] = ()
@@ -50,3 +53,9 @@ class Prompts(Section):
     replace them (`[EMAIL]` ...) in the row, or treat the row as broken."""
     on_error: Literal["refuse", "skip"] = "refuse"
     """A broken row stops the run before any call, or is skipped and counted."""
+
+    @model_validator(mode="after")
+    def _from_one_place(self) -> Prompts:
+        if bool(self.path) == (self.source is not None):
+            raise ValueError("prompts come from a `path` or from a `source`: give one of the two")
+        return self

@@ -57,6 +57,7 @@ Provider = Annotated[SerializeAsAny[PluginConfig], plugin("distill.providers")]
 Loss = Annotated[SerializeAsAny[PluginConfig], plugin("distill.losses")]
 Filter = Annotated[SerializeAsAny[PluginConfig], plugin("distill.generate.filters")]
 Verifier = Annotated[SerializeAsAny[PluginConfig], plugin("distill.generate.verifiers")]
+Source = Annotated[SerializeAsAny[PluginConfig], plugin("distill.generate.sources")]
 Task = Annotated[SerializeAsAny[PluginConfig], plugin("evals.tasks")]
 Target = Annotated[SerializeAsAny[PluginConfig], plugin("distill.release.targets")]
 

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from distill import artifacts, gates, models, prompts, rows
+from distill import artifacts, gates, models, rows
 from distill.generate import sieve
 from distill.generate.desk import IN_PROCESS
 from distill.records import Usage
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from distill.config import RunConfig
     from distill.generate.desk import Desk
     from distill.generate.run import Asked
-    from distill.prompts import Built
+    from distill.generate.writing import Made
     from distill.query.ask import Outcome
 
 NANO = 10**9
@@ -27,15 +27,12 @@ COUNTS = ("asked", "kept", "cost")
 
 
 def facts(
-    config: RunConfig, desk: Desk, built: Built, reasons: Sequence[str], asked: Sequence[Asked], earlier: Path
+    config: RunConfig, desk: Desk, made: Made, reasons: Sequence[str], asked: Sequence[Asked], earlier: Path
 ) -> dict[str, Any]:
     """The card as JSON values. Asking nothing new keeps the ``earlier`` card's speed: it is a fact of the answers."""
-    unique = {
-        item.outcome.key: item.outcome for item in reversed(asked)
-    }  # the first of a key says whether it was asked
+    unique, built, path = desk.booked["answers"], made.built, made.path
     usage = sum((outcome.completion.usage for outcome in unique.values()), Usage())
     rejected = sieve.count(reasons)
-    path = prompts.locate(config.prompts.path, config.resolve)
     every = teachers(config, desk, reasons, asked)
     return {
         "schema": 1,
@@ -60,7 +57,8 @@ def facts(
             "reasoning": usage.reasoning,
         },
         "cost": cost(unique.values()),
-        "speed": _speed(unique.values(), desk.seconds, every, earlier),
+        "spent": {part: cost(booked.values()) for part, booked in desk.booked.items()},
+        "speed": _speed(unique.values(), desk.seconds["answers"], every, earlier),
         "teacher": {name: value for name, value in every[0].items() if name not in COUNTS},
         "teachers": every,
         "sampling": {
@@ -73,6 +71,7 @@ def facts(
         "verifiers": [item.model_dump(mode="json") for item in config.generate.verifiers],
         "prompts": {
             "file": config.prompts.path if config.prompts.path.startswith("hub:") else path.name,
+            **made.facts,
             "sha256": [artifacts.sha256_file(file) for file in rows.files(path)],
         },
         "seed": config.seed,

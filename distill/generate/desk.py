@@ -24,11 +24,14 @@ IN_PROCESS = ("transformers", "vllm")
 
 
 class Desk:
-    """A context manager. ``seconds``: how long answers were waited for."""
+    """A context manager. What was asked is booked by what it was for: `prompts`, `answers`, `judge`."""
 
     def __init__(self, config: RunConfig, folder: RunFolder):
         self.config, self.folder = config, folder
-        self.seconds = 0.0
+        self.seconds: dict[str, float] = {}
+        """How long was waited."""
+        self.booked: dict[str, dict[str, Outcome]] = {}
+        """Request key -> outcome."""
         self._open: dict[str, Provider] = {}
         self._known: dict[str, dict[str, Any]] = {}
         self._stack = contextlib.ExitStack()
@@ -56,11 +59,11 @@ class Desk:
         """The provider's identity; weights that were let go are not loaded again for it."""
         return self._known.get(settings.model_dump_json()) or self.provider(settings).identity()
 
-    def ask(self, settings: Any, requests: Sequence[Request], title: str) -> list[Outcome]:
-        """One outcome for each request, in order; see :func:`distill.query.ask.ask_all` for what it raises."""
+    def ask(self, settings: Any, requests: Sequence[Request], title: str, part: str) -> list[Outcome]:
+        """One outcome for each request, in order, booked under ``part``; raises what ``query.ask.ask_all`` raises."""
         provider, started = self.provider(settings), time.monotonic()
         try:
-            return ask_all(
+            outcomes = ask_all(
                 provider,
                 requests,
                 self._opened(),
@@ -69,7 +72,11 @@ class Desk:
                 max_cost_eur=self.config.generate.max_cost_eur,
             )
         finally:
-            self.seconds += time.monotonic() - started
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.monotonic() - started
+        booked = self.booked.setdefault(part, {})
+        for outcome in reversed(outcomes):  # the first of a key says whether it was asked
+            booked[outcome.key] = outcome
+        return outcomes
 
     def _opened(self) -> Store:
         """The store, made when something is asked for the first time: a refused run leaves none."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill import artifacts, gates, prompts, rows
 from distill.errors import TooManyRejected
-from distill.generate import capture, card, dataset, mix, sieve
+from distill.generate import capture, card, dataset, mix, sieve, writing
 from distill.generate.desk import Desk
 from distill.progress import say
 from distill.records import Request, Sampling
@@ -40,30 +40,30 @@ class Asked:
 def inputs(config: RunConfig) -> list[Path]:
     """The prompt file, and the files that filters compare with."""
     paths = [config.resolve(path) for item in config.generate.filters for path in item.files()]  # type: ignore[attr-defined]
-    paths.insert(0, prompts.locate(config.prompts.path, config.resolve))
-    return [file for path in paths for file in rows.files(path)]
+    return [file for path in [*writing.inputs(config), *paths] for file in rows.files(path)]
 
 
 def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     """Ask, judge, split, write. Raises Refused, DataError, TooManyRejected, and what the teacher raises."""
     gates.check(config)  # licence and region, before anything is loaded or sent
-    built = prompts.scan(config.prompts, prompts.locate(config.prompts.path, config.resolve), config.seed)
     with Desk(config, folder) as desk:
         top = config.generate.signals_top_k
         if top:
             capture.require(desk.provider(config.teacher), top, config.generate.signals_kind)
-        asked = _ask(desk, config, built.prompts)
+        made = writing.build(config, folder, desk)
+        asked = _ask(desk, config, made.built.prompts)
         candidates = [_candidate(item, config) for item in asked]
         reasons = sieve.sift(candidates, config.generate.filters, config.generate.verifiers, config.resolve)
         reasons = sieve.select(candidates, reasons, config.generate.select)
         kept = [pair for pair, reason in zip(zip(asked, candidates, strict=True), reasons, strict=True) if not reason]
         held = dataset.split((row["cluster"] for _, row in kept), config.generate.holdout, config.seed)
-        written = _write(folder, candidates, reasons, held)
+        written = [folder.made_prompts] if config.prompts.source else []
+        written += _write(folder, candidates, reasons, held)
         _refuse_if_too_many(config, folder, reasons)
         if top:
             answers = [(a.outcome.key, a.prompt.messages, row["answer"], a.outcome.completion) for a, row in kept]
             written += capture.write(desk.provider(config.teacher), config, folder, answers)
-        facts = card.facts(config, desk, built, reasons, asked, folder.data_card)
+        facts = card.facts(config, desk, made, reasons, asked, folder.data_card)
         holdout = sum(row["cluster"] in held for _, row in kept)
         facts["rows"] |= {"train": len(kept) - holdout, "holdout": holdout}
         artifacts.write_json(folder.data_card, facts)
@@ -111,7 +111,7 @@ def _ask(desk: Desk, config: RunConfig, items: Sequence[Prompt]) -> list[Asked]:
         schema = sieve.schema(config.generate.verifiers) if provider.capabilities.schema else ""
         pairs = requests(config, own, choices, capture.top_logprobs(provider, config.generate.signals_top_k), schema)
         title = f"generate: {_model(settings)}" if config.generate.mix else "generate"
-        for pair, outcome in zip(pairs, desk.ask(settings, [r for _, r in pairs], title), strict=True):
+        for pair, outcome in zip(pairs, desk.ask(settings, [r for _, r in pairs], title, "answers"), strict=True):
             asked.setdefault(pair[0].id, []).append(Asked(number, *pair, outcome))
     return [answer for item in items for answer in asked[item.id]]
 

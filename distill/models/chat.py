@@ -18,12 +18,27 @@ CANARY = "kestrel"
 
 
 def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Token ids of the chat up to where the assistant's answer begins.
+    """Token ids of the chat up to where the assistant's answer begins, or, in a user's turn, the user's text.
 
     The template is rendered in the library's sandbox. Raises DataError when there is none or it refuses these roles.
     """
-    ids = _render(tokenizer, [{"role": m.role, "content": m.content} for m in messages], True, True)
-    return [int(token) for token in ids]
+    turns = [{"role": m.role, "content": m.content} for m in messages]
+    if is_users_turn(messages):
+        text = _render(tokenizer, [*turns, {"role": "user", "content": CANARY}], False, False).partition(CANARY)[0]
+        return [int(token) for token in tokenizer.encode(text, add_special_tokens=False)]
+    return [int(token) for token in _render(tokenizer, turns, True, True)]
+
+
+def is_users_turn(messages: Sequence[Message]) -> bool:
+    """True when nobody has asked anything yet: what comes next is what a user would write."""
+    return not messages or messages[-1].role == "system"
+
+
+def users_turn_ends(tokenizer: Any) -> bool:
+    """True when the template ends a user's turn with a token that also ends an answer, so that sampling stops there."""
+    after = _render(tokenizer, [{"role": "user", "content": CANARY}], False, False).rpartition(CANARY)[2]
+    ids = tokenizer.encode(after, add_special_tokens=False)
+    return bool(ids) and ids[0] in end_ids(tokenizer)
 
 
 def encode_answer(tokenizer: Any, text: str) -> list[int]:

@@ -6,7 +6,7 @@ that holds ``messages`` is a conversation and is used as it is; any other row go
 
 from distill.prompts.draw import choose, order
 from distill.prompts.hub import locate
-from distill.prompts.scan import Built, build, load_rows, refusal, scan
+from distill.prompts.scan import Built, build, load_rows, refusal, scan, scan_rows
 from distill.prompts.template import BadRow, compile_template, conversation, fill, render
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "refusal",
     "render",
     "scan",
+    "scan_rows",
 ]

@@ -49,7 +49,14 @@ def build(prompts: config.Prompts, path: Path, seed: int) -> list[Prompt]:
 def scan(prompts: config.Prompts, path: Path, seed: int) -> Built:
     """Read, check, render, then keep the languages and the number asked for. Raises DataError, ConfigError."""
     compile_template(prompts.template, "prompts.template")
-    rows, bad = read(path)
+    return scan_rows(prompts, *read(path), path, seed)
+
+
+def scan_rows(
+    prompts: config.Prompts, rows: Sequence[Row], bad: list[tuple[int, str]], path: Path | str, seed: int
+) -> Built:
+    """The same for rows that were read; ``path`` names them in messages."""
+    name = getattr(path, "name", path)
     total = len(rows) + len(bad)
     if not total:
         raise DataError("the file holds no rows", where=str(path))
@@ -72,15 +79,15 @@ def scan(prompts: config.Prompts, path: Path, seed: int) -> Built:
     if bad and (prompts.on_error == "refuse" or not found):
         raise refusal(path, bad)
     if bad:
-        say(f"{path.name}: {len(bad)} of {total} rows skipped, the first: line {bad[0][0]}: {bad[0][1]}")
+        say(f"{name}: {len(bad)} of {total} rows skipped, the first: line {bad[0][0]}: {bad[0][1]}")
     if masked:
-        say(f"{path.name}: personal data replaced in {len(masked)} of {total} rows")
+        say(f"{name}: personal data replaced in {len(masked)} of {total} rows")
     chosen = choose(list(found.values()), prompts.languages, prompts.limit, seed, str(path), prompts.quotas)
-    skipped = [f"{path.name}:{line}: {reason}" for line, reason in bad]
+    skipped = [f"{name}:{line}: {reason}" for line, reason in bad]
     return Built(chosen, total, skipped, sum(prompt.id in masked for prompt in chosen))
 
 
-def refusal(path: Path, bad: Sequence[tuple[int, str]]) -> DataError:
+def refusal(path: Path | str, bad: Sequence[tuple[int, str]]) -> DataError:
     """The error that names the broken lines."""
     shown = "; ".join(f"{path}:{line}: {reason}" for line, reason in bad[:SHOWN])
     more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""

@@ -188,9 +188,7 @@ POOL = st.lists(st.tuples(LANGS, st.integers(0, 8)), min_size=1, max_size=60)
 @settings(max_examples=200, deadline=None)
 @given(POOL, st.sets(LANGS, min_size=1), st.integers(1, 40) | st.none(), st.integers(0, 5))
 def test_languages_come_in_equal_numbers_and_the_seed_decides_which(pool, langs, limit, seed):
-    items = [
-        Prompt(str(n), (Message("user", "q"),), f"c{cluster}", lang) for n, (lang, cluster) in enumerate(pool)
-    ]
+    items = [Prompt(str(n), (Message("user", "q"),), f"c{cluster}", lang) for n, (lang, cluster) in enumerate(pool)]
     wanted = tuple(sorted(langs))
     have = {lang: sum(p.lang == lang for p in items) for lang in wanted}
     if not all(have.values()) or (limit is not None and limit < len(wanted)):

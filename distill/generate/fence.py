@@ -1,0 +1,14 @@
+"""Text of others inside a prompt of ours, marked so that it cannot pass for a part of the order.
+
+The mark is a hash of the text itself: no text can hold its own mark, so none can close the fence early.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def fenced(text: str, name: str, seed: int) -> str:
+    """The text between two marks that name it."""
+    mark = hashlib.sha256(f"{seed}\0{name}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"<{name} {mark}>\n{text}\n</{name} {mark}>"
