@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import sqlite3
+import struct
 import zlib
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 APPLICATION_ID = 0x416C6D62  # "Almb"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RAW, ZLIB = 0, 1
 COMPRESS_FROM = 4096  # bytes; below that the compressor costs more time than a committed row
 
+SCHEMA = """
+CREATE TABLE store (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  uuid BLOB NOT NULL CHECK (length(uuid) = 16),
+  commits INTEGER NOT NULL
+) STRICT;
+INSERT INTO store (id, uuid, commits) VALUES (1, randomblob(16), 0);
+"""
+
 
 def take_lock(path: Path) -> int:
+    """The handle of the locked file beside the store. Raises RunLocked, DiskProblem."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(path.with_name(path.name + "-lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -39,21 +50,59 @@ def take_lock(path: Path) -> int:
     return handle
 
 
+class Mark:
+    """How many commits the store has acknowledged, written beside it after each: a store with fewer was cut short.
+
+    Not synced: after a power cut it may say too little, never too much.
+    """
+
+    TEXT = struct.Struct("<16sQ")
+
+    def __init__(self, handle: int):
+        self._handle = handle
+
+    def clear(self) -> None:
+        """A new store begins."""
+        os.ftruncate(self._handle, 0)
+
+    def set(self, uuid: bytes, commits: int) -> None:
+        """The store acknowledges its ``commits``-th commit."""
+        with contextlib.suppress(OSError):  # a full disk: the commits themselves say so
+            os.pwrite(self._handle, self.TEXT.pack(uuid, commits), 0)
+
+    def check(self, uuid: bytes | None, commits: int, path: Path) -> None:
+        """Raise IntegrityError when the store has fewer commits than it acknowledged."""
+        data = os.pread(self._handle, self.TEXT.size, 0)
+        if len(data) < self.TEXT.size:
+            return
+        marked, acknowledged = self.TEXT.unpack(data)
+        if commits < acknowledged and uuid in (marked, None):
+            raise IntegrityError(
+                f"{acknowledged - commits} acknowledged commits are missing (no {path.name}-wal, or an older file)",
+                where=str(path),
+                next="put the missing file back, or take what is left with: distill salvage RUN_FOLDER",
+            )
+
+
 def connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=64)
 
 
-def open_writer(path: Path, schema: str) -> sqlite3.Connection:
+def open_writer(path: Path, schema: str, mark: Mark) -> sqlite3.Connection:
     fresh = not path.exists()
+    if fresh:
+        mark.clear()
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise disk_problem(error, path) from error
     connection = connect(path)
-    (mark,) = connection.execute("PRAGMA application_id").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables and mark != APPLICATION_ID:
+    if not tables:
+        mark.check(None, 0, path)
+    if tables and application != APPLICATION_ID:
         raise DataError("this file is not a store of answers", where=str(path), next="choose another run folder")
     if version > SCHEMA_VERSION:
         raise DataError(
@@ -68,12 +117,28 @@ def open_writer(path: Path, schema: str) -> sqlite3.Connection:
     _pragma(connection, path, "wal_autocheckpoint", "4000", 4000)
     if not tables:
         connection.executescript(
-            f"BEGIN IMMEDIATE; {schema} PRAGMA application_id = {APPLICATION_ID};"
+            f"BEGIN IMMEDIATE; {SCHEMA} {schema} PRAGMA application_id = {APPLICATION_ID};"
             f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
+    elif version < SCHEMA_VERSION:
+        _upgrade(connection, path, version)
     if fresh or not tables:
         fsync_dir(path.parent)
+    uuid, commits = connection.execute("SELECT uuid, commits FROM store").fetchone()
+    mark.check(uuid, commits, path)
     return connection
+
+
+def _upgrade(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    """A store of an older version as one of this version, in one transaction; a copy of the old one stays."""
+    kept = path.with_name(f"{path.name}.v{version}")
+    kept.unlink(missing_ok=True)
+    connection.execute("VACUUM INTO ?", (str(kept),))
+    fsync_dir(path.parent)
+    connection.executescript(
+        f"BEGIN IMMEDIATE; {SCHEMA} ALTER TABLE attempt ADD COLUMN budget TEXT REFERENCES budget (id);"
+        f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+    )
 
 
 def _pragma(connection: sqlite3.Connection, path: Path, name: str, value: str, expected: object) -> None:
@@ -132,7 +197,9 @@ def checked(codec: int, blob: bytes, digest: bytes, where: str) -> bytes:
     except zlib.error:
         raw = None
     if raw is None or hashlib.sha256(raw).digest() != digest:
-        raise IntegrityError("a stored answer is damaged", where=where, next="restore run.db from a copy")
+        raise IntegrityError(
+            "a stored answer is damaged", where=where, next="take what is intact with: distill salvage RUN_FOLDER"
+        )
     return raw
 
 
@@ -149,7 +216,11 @@ def explain(error: sqlite3.Error, path: Path) -> Exception:
     """The known ending behind an SQLite error; an unknown one stays what it is (our bug)."""
     code = getattr(error, "sqlite_errorcode", None) or 0
     if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return IntegrityError("the store of answers is damaged", where=str(path), next="restore run.db from a copy")
+        return IntegrityError(
+            "the store of answers is damaged",
+            where=str(path),
+            next="take what is intact with: distill salvage RUN_FOLDER",
+        )
     if code & 0xFF in (
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,

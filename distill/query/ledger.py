@@ -2,6 +2,8 @@
 
 Every function works inside the caller's transaction, so an answer and its bill are committed together.
 ``budget`` holds CHECK constraints: ``spent + reserved + uncertain <= cap`` cannot be broken by a bug, only refused.
+Its row ``run`` is the run's; where a key has a cap of its own, a row of the key's name holds the share granted to
+this run (distill.query.keys), and a reservation must fit under both.
 
 ::
 
@@ -18,6 +20,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
+
+    from distill.query.keys import Account
 
 NANO = 1_000_000_000
 RUN = "run"
@@ -56,37 +61,69 @@ class Balance:
         return self.spent + self.reserved + self.uncertain
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of one reservation, in nano-EUR. ``budget``: the key's, where it has one."""
+
+    attempt: int
+    held: int
+    charged: int = 0
+    budget: str | None = None
+
+
 def nano(eur: float) -> int:
     """EUR as integer nano-EUR, rounded down: a cap is never widened by rounding."""
     return int(eur * NANO)
 
 
-def set_cap(connection: sqlite3.Connection, cap: int) -> None:
-    """Set the cap. One below what is already committed becomes exactly that: nothing more fits under it."""
+def set_cap(connection: sqlite3.Connection, cap: int, budget: str = RUN) -> None:
+    """Set a cap. One below what is already committed becomes exactly that: nothing more fits under it."""
     connection.execute(
         "INSERT INTO budget (id, cap_nano) VALUES (?, ?) ON CONFLICT (id) DO UPDATE"
         " SET cap_nano = max(excluded.cap_nano, spent_nano + reserved_nano + uncertain_nano)",
-        (RUN, cap),
+        (budget, cap),
     )
 
 
-def fits(connection: sqlite3.Connection, amount: int) -> bool:
-    """Move ``amount`` into the reservation when it fits under the cap; False, and nothing done, when it does not."""
+def reserve(connection: sqlite3.Connection, amount: int, account: Account | None = None) -> bool:
+    """Reserve ``amount`` of the run's budget, and of the key's where it has one; False = it does not fit."""
+    if not _fits(connection, amount, RUN):
+        return False
+    if account is None or _fits(connection, amount, account.id):
+        return True
+    account.grow(connection, amount)
+    if _fits(connection, amount, account.id):
+        return True
+    _move(connection, RUN, -amount)
+    return False
+
+
+def _fits(connection: sqlite3.Connection, amount: int, budget: str) -> bool:
     cursor = connection.execute(
         "UPDATE budget SET reserved_nano = reserved_nano + ?1"
         " WHERE id = ?2 AND spent_nano + reserved_nano + uncertain_nano + ?1 <= cap_nano",
-        (amount, RUN),
+        (amount, budget),
     )
     return cursor.rowcount == 1
 
 
-def move(connection: sqlite3.Connection, reserved: int, *, spent: int = 0, uncertain: int = 0) -> None:
-    """End reservations of ``reserved``: ``spent`` and ``uncertain`` of it are charged, the rest is free again."""
+def _move(connection: sqlite3.Connection, budget: str, reserved: int, spent: int = 0, uncertain: int = 0) -> None:
     connection.execute(
-        "UPDATE budget SET reserved_nano = reserved_nano - ?1, spent_nano = spent_nano + ?2,"
+        "UPDATE budget SET reserved_nano = reserved_nano + ?1, spent_nano = spent_nano + ?2,"
         " uncertain_nano = uncertain_nano + ?3 WHERE id = ?4",
-        (reserved, spent, uncertain, RUN),
+        (reserved, spent, uncertain, budget),
     )
+
+
+def close(connection: sqlite3.Connection, kind: str, ended: Sequence[Ended]) -> None:
+    """End reservations with lines of one ``kind``; what is not charged is free again."""
+    if not ended:
+        return
+    for budget in {RUN, *(end.budget for end in ended if end.budget)}:
+        mine = [end for end in ended if budget in (RUN, end.budget)]
+        held, charged = sum(end.held for end in mine), sum(end.charged for end in mine)
+        _move(connection, budget, -held, **{"uncertain" if kind == "uncertain" else "spent": charged})
+    write(connection, kind, [(end.attempt, end.charged if kind == "settle" else end.held) for end in ended])
 
 
 def write(connection: sqlite3.Connection, kind: str, entries: list[tuple[int, int]]) -> None:
@@ -98,10 +135,10 @@ def write(connection: sqlite3.Connection, kind: str, entries: list[tuple[int, in
     )
 
 
-def balance(connection: sqlite3.Connection) -> Balance:
-    """The run's budget; all zero when no cap was ever set."""
+def balance(connection: sqlite3.Connection, budget: str = RUN) -> Balance:
+    """The run's budget, or another; all zero when no cap was ever set."""
     row = connection.execute(
-        "SELECT cap_nano, spent_nano, reserved_nano, uncertain_nano FROM budget WHERE id = ?", (RUN,)
+        "SELECT cap_nano, spent_nano, reserved_nano, uncertain_nano FROM budget WHERE id = ?", (budget,)
     ).fetchone()
     return Balance(*row) if row else Balance()
 
@@ -111,7 +148,7 @@ def audit(connection: sqlite3.Connection) -> list[str]:
     book = balance(connection)
     sums = dict(connection.execute("SELECT kind, sum(nano) FROM ledger GROUP BY kind").fetchall())
     (settled,) = connection.execute(
-        "SELECT coalesce(sum(reserved_nano), 0) FROM attempt WHERE state = 'received' AND reserved_nano IS NOT NULL"
+        "SELECT coalesce(sum(reserved_nano), 0) FROM attempt WHERE state = 'received' AND charged_nano IS NOT NULL"
     ).fetchone()
     open_nano = sums.get("reserve", 0) - settled - sums.get("release", 0) - sums.get("uncertain", 0)
     pairs = [
@@ -119,4 +156,17 @@ def audit(connection: sqlite3.Connection) -> list[str]:
         ("uncertain", book.uncertain, sums.get("uncertain", 0)),
         ("reserved", book.reserved, open_nano),
     ]
+    pairs += _key_pairs(connection)
     return [f"{name}: budget says {a}, ledger says {b}" for name, a, b in pairs if a != b]
+
+
+def _key_pairs(connection: sqlite3.Connection) -> list[tuple[str, int, int]]:
+    return [
+        (f"of {key}", budget, attempts)
+        for key, budget, attempts in connection.execute(
+            "SELECT id, spent_nano + reserved_nano + uncertain_nano,"
+            " (SELECT coalesce(sum(coalesce(charged_nano, reserved_nano)), 0) FROM attempt"
+            "  WHERE budget = b.id AND state <> 'released') FROM budget b WHERE id <> ?",
+            (RUN,),
+        )
+    ]

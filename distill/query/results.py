@@ -61,12 +61,21 @@ class Results:
     def committed(self, items: dict[str, Item]) -> dict[str, Outcome]:
         """Outcomes of what the store already holds. Unreadable answers with attempts left are asked again."""
         done: dict[str, Outcome] = {}
+        bills = []
         for key, answer in self.store.get_many(items).items():
-            outcome = Outcome(key, self._parse(answer.raw), answer.cost_nano, answer.latency_s, True)
+            completion, cost = self._parse(answer.raw), answer.cost_nano
+            if answer.unbilled is not None:
+                attempt, worst = answer.unbilled
+                charged = self._charge(worst, completion, answer.received)
+                bills.append((attempt, worst if charged is None else charged))
+                cost = (cost or 0) + bills[-1][1]
+            outcome = Outcome(key, completion, cost, answer.latency_s, True)
             if outcome.completion.reject in UNREADABLE and answer.answers < self.policy.max_attempts:
                 items[key].attempts, items[key].stored = answer.answers, outcome
             else:
                 done[key] = outcome
+        if bills:
+            self.store.bill(bills)
         return done
 
     def age(self, item: Item, now: float) -> float:
@@ -74,15 +83,16 @@ class Results:
         return now - (item.started or now) - (self.lane.paused_s - item.paused_s)
 
     async def answered(self, batch: Batch, answers: list[Answer]) -> None:
-        """Commit raw bytes and bill in one transaction, then use them."""
+        """Keep the raw bytes before they are read, commit them with their bill in one transaction, then use them."""
+        received = [
+            Received(attempt, answer.raw, answer.status, answer.latency_s, None, answer.request_id)
+            for attempt, answer in zip(batch.attempts, answers, strict=True)
+        ]
+        if not self._batched:  # what a batch brought can be fetched again
+            self.store.receive([(item.key, answer) for item, answer in zip(batch.items, received, strict=True)])
         completions = [self._parse(answer.raw) for answer in answers]
         costs = self._costs(batch, completions)
-        await self.store.settle(
-            [
-                Received(attempt, answer.raw, answer.status, answer.latency_s, cost, answer.request_id)
-                for attempt, answer, cost in zip(batch.attempts, answers, costs, strict=True)
-            ]
-        )
+        await self.store.settle([replace(answer, cost_nano=cost) for answer, cost in zip(received, costs, strict=True)])
         for item, completion, answer, cost in zip(batch.items, completions, answers, costs, strict=True):
             self._spent += cost or 0
             self._answers += 1
@@ -115,7 +125,7 @@ class Results:
         part, more = divmod(total, len(completions))
         return [part + (number < more) for number in range(len(completions))]
 
-    def _charge(self, worst: int | None, completion: Completion) -> int | None:
+    def _charge(self, worst: int | None, completion: Completion, at: float | None = None) -> int | None:
         """What the answer cost. A usage that is absent, or more than the request can hold, is charged at worst case."""
         if self.price is None or worst is None:
             return None
@@ -124,7 +134,7 @@ class Results:
         usage = completion.usage
         if usage.prompt <= 0 or (completion.text and usage.completion <= 0):
             return worst
-        cost = cost_nano(usage, self.price, batch=self._batched, at=datetime.now(UTC))
+        cost = cost_nano(usage, self.price, batch=self._batched, at=datetime.fromtimestamp(at or time.time(), UTC))
         if cost > worst:
             self.faults["usage_too_large"] += 1
         return min(cost, worst)
