@@ -41,10 +41,11 @@ def prove(
     student.model.eval()
     with torch.no_grad():
         probe = sorted(rows, key=len)[:SAMPLE]
+        check_end(causal_lm(student.model), student.tokenizer, "student")
         check_shift(student.model, probe, student.pad, "student")
         check_layout(student, probe, lay_out)
         if isinstance(source, Live):
-            check_live(source, probe, student.pad)
+            check_live(source, probe, lay_out)
         if isinstance(source, CrossTokenizer):
             check_shift(source.model, [source.pair(row).teacher for row in probe], source.pad, "teacher")
         if isinstance(source, Stored):
@@ -59,7 +60,11 @@ def check_rows(tokenizer: Any, rows: Sequence[Row], vocab: int) -> None:
         if len(row.completion) < 2:
             raise DataError(f"the completion of row {row.id!r} is empty", next="distill generate")
         if row.completion[-1] != end:
-            raise DataError(f"row {row.id!r} does not end with the end-of-turn token {end}")
+            last, wanted = (tokenizer.decode([token]) for token in (row.completion[-1], end))
+            raise DataError(
+                f"the completion of row {row.id!r} ends with {last!r} and not with the end-of-turn token {wanted!r}",
+                next="distill generate",
+            )
         if max(*row.prompt, *row.completion) >= vocab:
             raise DataError(f"row {row.id!r} has a token id outside the vocabulary of {vocab}")
 
@@ -116,17 +121,23 @@ def check_layout(student: Loaded, rows: Sequence[Row], lay_out: Callable[[Sequen
         raise DataError("this student computes other values with rows that are packed or share a prefix", next=how)
 
 
-def check_live(source: Live, rows: Sequence[Row], pad: int) -> None:
-    """KL(teacher || teacher) is 0 through the real transport, and its positions are its own library's."""
-    from distill.losses import forward_kl
-
-    check_shift(source.model, rows, pad, "teacher")
-    batch = _placed(source.model, collate(rows, pad=pad))
-    teacher, recipe = Live.teacher(source, batch), Recipe(forward_kl, forward_kl.Config(), kd_weight=1.0)
-    _, parts = chunked_loss(teacher.hidden_NE, head_of(source.model), batch.labels_N, teacher, recipe)
-    apart = abs(float(parts.kd)) / len(batch.labels_N)
-    if not apart <= SELF_KL:
-        raise DataError(f"the teacher differs from itself by {apart:.2g} nats a token on its way to the student")
+def check_live(source: Live, rows: Sequence[Row], lay_out: Callable[[Sequence[Row]], Batch]) -> None:
+    """KL(teacher || teacher) is 0: through the real transport, against the teacher's own forward of each row alone."""
+    check_shift(source.model, rows, 0, "teacher")
+    teacher = source.teacher(_placed(source.model, lay_out(rows)))
+    at = 0
+    for row in rows:
+        ids = torch.tensor([[*row.prompt, *row.completion[:-1]]], device=teacher.hidden_NE.device)
+        own_nV = source.model(input_ids=ids).logits[0, len(row.prompt) - 1 :].float().log_softmax(-1)
+        here = slice(at, at + len(row.completion))
+        sent_nV = teacher.head.logits(teacher.hidden_NE[here]).log_softmax(-1)
+        at = here.stop
+        apart = float((own_nV.exp() * (own_nV - sent_nV)).sum(-1).abs().mean())
+        if not apart <= SELF_KL * _tolerance(source.model) / TOLERANCE:
+            raise DataError(
+                f"the teacher differs from itself by {apart:.2g} nats a token on its way to the student, from row "
+                f"{row.id!r} on: its positions are shifted, or another head is applied"
+            )
 
 
 def check_stored(source: Stored, rows: Sequence[Row], vocab: int, pad: int) -> None:
@@ -156,6 +167,28 @@ def _stored_score(teacher: StoredTeacher, labels_N: torch.Tensor) -> torch.Tenso
     return best_N.clamp(min=UNNAMED)
 
 
+def check_end(model: Any, tokenizer: Any, who: str) -> None:
+    """What the template writes after an answer is what the model stops at. Raises DataError.
+
+    A base model under the template of its instruct version ends elsewhere: its student would never stop.
+    """
+    end = end_ids(tokenizer)[0]
+    stops = {tokenizer.eos_token_id}
+    for settings in (getattr(model, "generation_config", None), model.config):
+        stops |= set(_ids(getattr(settings, "eos_token_id", None)))
+    if end not in stops:
+        names = ", ".join(repr(tokenizer.decode([stop])) for stop in sorted(stops - {None}))
+        written = repr(tokenizer.decode([end]))
+        raise DataError(
+            f"the {who}'s chat template ends an answer with {written}, and the model stops at {names}",
+            next=f"the instruct version of the {who}, or set eos_token in its tokenizer_config.json",
+        )
+
+
+def _ids(value: Any) -> list[int]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 def shared_vocab(student: Loaded, teacher: Any, tokenizer: Any) -> int:
     """Columns that both heads share: families pad one vocabulary to several sizes. Raises DataError.
 
@@ -164,12 +197,43 @@ def shared_vocab(student: Loaded, teacher: Any, tokenizer: Any) -> int:
     sizes = head_of(student.model).size, head_of(teacher).size
     if tokenizer_fingerprint(student.tokenizer) != tokenizer_fingerprint(tokenizer):
         raise DataError(
-            "teacher and student have different tokenizers: ids would mean different texts",
-            next="train.method: sft, or a student of the teacher's family",
+            "teacher and student have different tokenizers: ids would mean different texts"
+            f"{first_other_token(student.tokenizer, tokenizer)}",
+            next="train.method: cross_tokenizer or sft, or a student of the teacher's family",
         )
     if len(student.tokenizer) > min(sizes):
         raise DataError(f"the tokenizer has {len(student.tokenizer)} tokens and a head only {min(sizes)} columns")
     return min(sizes)
+
+
+def first_other_token(one: Any, two: Any) -> str:
+    """The first id that stands for other texts in two vocabularies, in words; "" when the difference is elsewhere."""
+    texts = [{number: token for token, number in tokenizer.get_vocab().items()} for tokenizer in (one, two)]
+    for number in range(max(map(len, texts))):
+        a, b = (text.get(number) for text in texts)
+        if a != b:
+            return f" (id {number} is {a!r} in the student's and {b!r} in the teacher's)"
+    return ""
+
+
+def check_pair(student: Any, teacher: Any, records: Sequence[dict[str, Any]]) -> None:
+    """A live teacher reads the student's ids: both templates must say the same chat and the same end of it."""
+    ends = [tokenizer.decode([end_ids(tokenizer)[0]]) for tokenizer in (student, teacher)]
+    if ends[0] != ends[1]:
+        raise DataError(
+            f"the student ends an answer with {ends[0]!r} and the teacher with {ends[1]!r}: one is a base model",
+            next="the instruct versions of both, or train.method: sft",
+        )
+    for record in records[:TEXTS]:
+        one, two = (
+            tokenizer.apply_chat_template(record["messages"], add_generation_prompt=True, tokenize=False)
+            for tokenizer in (student, teacher)
+        )
+        if one != two:
+            raise DataError(
+                f"row {record['id']!r}: the chat templates of student and teacher differ, {first_difference(one, two)}",
+                next="one chat_template.jinja for both, or train.method: sft",
+            )
 
 
 def _nll(model: Any, batch: Batch) -> float:

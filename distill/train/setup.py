@@ -204,6 +204,7 @@ def open_source(
             other.read(records, rows, student.tokenizer, reasoning=config.train.reasoning)
         return other, 0
     vocab = preflight.shared_vocab(student, model, tokenizer)
+    preflight.check_pair(student.tokenizer, tokenizer, data.records)
     if method == "on_policy":
         return OnPolicy(model, student, config.train, config.seed), vocab
     return Live(model), vocab

@@ -14,12 +14,15 @@ from distill.models import load_causal_lm
 from distill.signals import Signal
 from distill.train import batches, preflight, run, signal
 from distill.train.batches import Row, collate, encode_rows
+from distill.train.objective import Head
 from distill.train.student import Loaded, attach
 from tests.tiny import tiny_tokenizer
 from tests.unit.train.conftest import make_config, records
 from tests.unit.train.test_run import teacher_of, write_signals
 
 SHARED, PLAIN = (functools.partial(collate, pad=0, share=share) for share in (True, False))
+
+PACKED = functools.partial(collate, pad=0, pack=True)
 
 
 @pytest.fixture
@@ -116,32 +119,77 @@ def test_a_teacher_with_another_tokenizer_is_refused_even_with_ids_in_range(tiny
     tokenizer.save_pretrained(tmp_path / "other")
     (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(state))
     config = make_config(tiny_student, method="whitebox", teacher=teacher_of(tmp_path / "other"))
-    with pytest.raises(DataError, match="different tokenizers") as caught:
+    with pytest.raises(
+        DataError, match=r"different tokenizers.*\(id 10 is '.*' in the student's and '.*' in the"
+    ) as caught:
         run.run(config, run_folder)
     assert caught.value.exit_code == 4
 
 
-def test_a_live_teacher_whose_transport_is_shifted_is_caught(student, tiny_teacher, monkeypatch):
+@pytest.mark.parametrize("lay_out", [SHARED, PLAIN, PACKED], ids=["shared prefix", "padded", "packed"])
+def test_a_live_teacher_is_itself_on_its_way_to_the_student(student, tiny_teacher, lay_out):
+    model, _ = load_causal_lm(tiny_teacher)
+    with torch.no_grad():
+        preflight.check_live(signal.Live(model), rows(), lay_out)
+
+
+@pytest.mark.parametrize("fault", ["shifted", "another head"])
+def test_a_teacher_that_arrives_as_another_is_caught(tiny_teacher, monkeypatch, fault):
     model, _ = load_causal_lm(tiny_teacher)
     source = signal.Live(model)
-    preflight.check_live(source, rows(), 0)
     real = source.teacher
 
-    def shifted(batch):
+    def wrong(batch):
         teacher = real(batch)
-        return dataclasses.replace(teacher, hidden_NE=teacher.hidden_NE.roll(1, 0))
+        if fault == "shifted":
+            return dataclasses.replace(teacher, hidden_NE=teacher.hidden_NE.roll(1, 0))
+        return dataclasses.replace(teacher, head=Head(teacher.head.weight_VD.roll(1, 0)))
 
-    wrong = lambda batch: dataclasses.replace(real(batch), head=preflight.head_of(student.model))  # noqa: E731
-    for fault in (shifted, wrong):
-        monkeypatch.setattr(source, "teacher", fault)
-        try:
-            preflight.check_live(source, rows(), 0)
-        except (DataError, RuntimeError):
-            continue
-        # A shift of both sides is no difference of the teacher from itself; the loss check is what sees it.
-        monkeypatch.setattr(preflight, "hidden_states", lambda m, b: real(b).hidden_NE.roll(1, 0))
-        with pytest.raises(DataError, match="positions are shifted"):
-            preflight.check_live(source, rows(), 0)
+    monkeypatch.setattr(source, "teacher", wrong)
+    with torch.no_grad(), pytest.raises(DataError, match=r"differs from itself.*'r0'"):
+        preflight.check_live(source, rows(), PLAIN)
+
+
+def test_a_base_model_under_an_instruct_template_never_stops_and_is_refused(tiny_student, tmp_path, run_folder):
+    model, tokenizer = load_causal_lm(tiny_student)
+    tokenizer.eos_token = "<|endoftext|>"
+    model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    with pytest.raises(
+        DataError, match=r"ends an answer with '<\|im_end\|>', and the model stops at '<\|endoftext\|>'"
+    ):
+        run.run(make_config(tmp_path / "base"), run_folder)
+    assert not run_folder.checkpoints.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("assistant\n", "assistant:\n"),
+            r"row 'r0': the chat templates .* from character \d+: '\\n' against ':\\n'",
+        ),
+        (("<|im_end|>", "<|endoftext|>"), r"student ends an answer with '<\|im_end\|>' and the teacher with"),
+    ],
+    ids=["another template", "base and instruct"],
+)
+def test_a_teacher_that_would_read_another_chat_is_refused(
+    tiny_student, tiny_teacher, tmp_path, run_folder, change, message
+):
+    model, tokenizer = load_causal_lm(tiny_teacher)
+    tokenizer.chat_template = tokenizer.chat_template.replace(*change)
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "other")
+    config = make_config(tiny_student, method="whitebox", teacher=teacher_of(tmp_path / "other"))
+    with pytest.raises(DataError, match=message):
+        run.run(config, run_folder)
+
+
+def test_a_completion_that_was_cut_is_caught_with_the_first_difference():
+    cut = [dataclasses.replace(row, completion=(*row.completion[:2], row.completion[-1])) for row in rows(1)]
+    with pytest.raises(DataError, match=r"from character 2: 'pha' against ''"):
+        preflight.check_texts(tiny_tokenizer(), records(1), cut, False)
 
 
 def test_stored_signals_that_are_shifted_are_caught(tiny_student, taught_teacher, run_folder):
