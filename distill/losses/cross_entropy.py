@@ -9,6 +9,8 @@ from distill.losses._base import LossConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from distill.losses._base import Distribution
+
 
 class Config(LossConfig):
     """No settings."""
@@ -21,6 +23,6 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> Tensor
     return -(teacher_NV.exp() * student_NV).sum(-1)
 
 
-def gradient(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> tuple[Tensor, Tensor]:
-    """Cross entropy [N] and its slope -p [N, V]."""
-    return divergence(student_NV, teacher_NV, config), teacher_NV.exp().neg_()
+def gradient(student: Distribution, teacher: Distribution, config: Config) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    """Cross entropy [N] and its slope q - p [N, V]."""
+    return (teacher.p * student.log).sum(-1).neg_(), student.p - teacher.p

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from distill.losses._base import LossConfig, kl
+from distill.losses._base import LossConfig, kl, mean_gap
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from distill.losses._base import Distribution
 
 
 class Config(LossConfig):
@@ -21,7 +23,6 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> Tensor
     return kl(teacher_NV, student_NV)
 
 
-def gradient(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-    """Divergence [N] and its slope -p [N, V]."""
-    p_NV = teacher_NV.exp()
-    return (teacher_NV - student_NV).mul_(p_NV).sum(-1), p_NV.neg_()
+def gradient(student: Distribution, teacher: Distribution, config: Config) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    """Divergence [N] and its slope q - p [N, V]."""
+    return mean_gap(teacher, student.log), student.p - teacher.p

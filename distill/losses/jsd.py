@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from distill.losses._base import LossConfig, kl
+from distill.losses._base import LossConfig, kl, log_mixture, mean_gap, through_softmax
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from distill.losses._base import Distribution
 
 
 class Config(LossConfig):
@@ -27,11 +29,11 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> Tensor
     return config.beta * kl(teacher_NV, mixture_NV) + (1 - config.beta) * kl(student_NV, mixture_NV)
 
 
-def gradient(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> tuple[Tensor, Tensor]:
-    """Divergence [N] and its slope (1 - beta) q (log q - log M) [N, V]: what flows through M cancels."""
-    mixture_NV = _mixture(student_NV, teacher_NV, config.beta)
-    slope_NV = (student_NV - mixture_NV).mul_(student_NV.exp()).mul_(1 - config.beta)
-    return slope_NV.sum(-1) + config.beta * kl(teacher_NV, mixture_NV), slope_NV
+def gradient(student: Distribution, teacher: Distribution, config: Config) -> tuple[Tensor, Tensor]:
+    """Divergence [N] and its slope (1 - beta) q (log q - log M - KL(q || M)) [N, V]: what flows through M cancels."""
+    mixture_NV = log_mixture(teacher, student, config.beta)
+    slope_NV = (student.log - mixture_NV).mul_(student.p).mul_(1 - config.beta)
+    return slope_NV.sum(-1) + config.beta * mean_gap(teacher, mixture_NV), through_softmax(slope_NV, student.p)
 
 
 def _mixture(student_NV: Tensor, teacher_NV: Tensor, beta: float) -> Tensor:

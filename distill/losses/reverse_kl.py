@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from distill.losses._base import LossConfig, kl
+from distill.losses._base import LossConfig, kl, through_softmax
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from distill.losses._base import Distribution
 
 
 class Config(LossConfig):
@@ -21,7 +23,7 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> Tensor
     return kl(student_NV, teacher_NV)
 
 
-def gradient(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-    """Divergence [N] and its slope q (log q - log p) [N, V]; the remaining q is removed by the softmax."""
-    slope_NV = (student_NV - teacher_NV).mul_(student_NV.exp())
-    return slope_NV.sum(-1), slope_NV
+def gradient(student: Distribution, teacher: Distribution, config: Config) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    """Divergence [N] and its slope q (log q - log p - divergence) [N, V]."""
+    slope_NV = (student.log - teacher.log).mul_(student.p)
+    return slope_NV.sum(-1), through_softmax(slope_NV, student.p)

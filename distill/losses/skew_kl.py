@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from distill.losses._base import LossConfig, kl
+from distill.losses._base import LossConfig, kl, log_mixture, mean_gap, through_softmax
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from distill.losses._base import Distribution
 
 
 class Config(LossConfig):
@@ -26,11 +28,12 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> Tensor
     return kl(teacher_NV, _mixture(student_NV, teacher_NV, config.alpha))
 
 
-def gradient(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> tuple[Tensor, Tensor]:
-    """Divergence [N] and its slope -(1 - alpha) q p / M [N, V]."""
-    mixture_NV = _mixture(student_NV, teacher_NV, config.alpha)
-    value_N = kl(teacher_NV, mixture_NV)
-    return value_N, mixture_NV.neg_().add_(student_NV).add_(teacher_NV).exp_().mul_(config.alpha - 1)
+def gradient(student: Distribution, teacher: Distribution, config: Config) -> tuple[Tensor, Tensor]:
+    """Divergence [N] and its slope in log q, -(1 - alpha) q p / M [N, V], through the softmax."""
+    mixture_NV = log_mixture(teacher, student, config.alpha)
+    value_N = mean_gap(teacher, mixture_NV)
+    slope_NV = (teacher.log - mixture_NV).exp_().mul_(student.p).mul_(config.alpha - 1)
+    return value_N, through_softmax(slope_NV, student.p)
 
 
 def _mixture(student_NV: Tensor, teacher_NV: Tensor, alpha: float) -> Tensor:

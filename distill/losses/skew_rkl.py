@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from distill.losses._base import LossConfig, kl
+from distill.losses._base import LossConfig, kl, log_mixture, through_softmax
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from distill.losses._base import Distribution
 
 
 class Config(LossConfig):
@@ -26,12 +28,12 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> Tensor
     return kl(student_NV, _mixture(student_NV, teacher_NV, config.alpha))
 
 
-def gradient(student_NV: Tensor, teacher_NV: Tensor, config: Config) -> tuple[Tensor, Tensor]:
-    """Divergence [N] and its slope q (log q - log M - alpha q / M) [N, V]; the remaining q the softmax removes."""
-    ratio_NV = student_NV - _mixture(student_NV, teacher_NV, config.alpha)
-    q_NV = student_NV.exp()
-    value_N = (q_NV * ratio_NV).sum(-1)
-    return value_N, q_NV.mul_(ratio_NV - ratio_NV.exp().mul_(config.alpha))
+def gradient(student: Distribution, teacher: Distribution, config: Config) -> tuple[Tensor, Tensor]:
+    """Divergence [N] and its slope in log q, q (log q - log M - alpha q / M) [N, V], through the softmax."""
+    ratio_NV = student.log - log_mixture(student, teacher, config.alpha)
+    value_N = (student.p * ratio_NV).sum(-1)
+    slope_NV = ratio_NV.sub_(ratio_NV.exp(), alpha=config.alpha).mul_(student.p)
+    return value_N, through_softmax(slope_NV, student.p)
 
 
 def _mixture(student_NV: Tensor, teacher_NV: Tensor, alpha: float) -> Tensor:
