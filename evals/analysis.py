@@ -96,6 +96,7 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
             costs[question.reference],
         ),
         "economics": None,
+        "judges": [],
         "sets": [],
         "leaks": None,
         "items": fidelity.listed(samples[question.candidate], first, question.examples),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evals.stats import CONFIDENCE, Estimate, cluster_codes, cluster_sums, t
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
@@ -60,6 +60,13 @@ class Draws:
         point = (self.point[student] - self.point[base]) / gap.value
         gaps = self.means[teacher] - self.means[base]
         return self._interval(point, _divided(self.means[student] - self.means[base], gaps))
+
+    def of(self, quantity: Callable[[Mapping[str, Any]], Any]) -> Estimate:
+        """Any function of the means, under the same draws."""
+        import numpy as np
+
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._interval(float(quantity(self.point)), quantity(self.means))
 
     def _interval(self, point: float, draws: Floats, confidence: float = CONFIDENCE) -> Estimate:
         return percentile(point, draws, self.clusters, confidence)
@@ -110,17 +117,20 @@ def bootstrap(columns: Mapping[str, ArrayLike], clusters: Sequence[Any], draws: 
 
 
 def resampled_totals(sums_CK: Floats, draws: int, seed: int) -> Floats:
-    """Column totals of each draw, shape [B, K]. Drawn in blocks: memory does not grow with B x C."""
+    """Column totals of each draw, shape [B, K]."""
     import numpy as np
 
-    count, width = sums_CK.shape
+    return np.concatenate([counts_BC @ sums_CK for counts_BC in resamples(len(sums_CK), draws, seed)])
+
+
+def resamples(clusters: int, draws: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """How often each draw has each cluster, [B, C] in blocks of draws: memory does not grow with B x C."""
+    import numpy as np
+
     rng = np.random.Generator(np.random.PCG64(seed))
-    totals_BK = np.empty((draws, width))
-    step = max(1, BLOCK // count)
+    step = max(1, BLOCK // clusters)
     for start in range(0, draws, step):
         b = min(step, draws - start)
-        picked = rng.integers(0, count, size=(b, count))
-        flat = (picked + np.arange(b)[:, None] * count).ravel()
-        counts_BC = np.bincount(flat, minlength=b * count).reshape(b, count)
-        totals_BK[start : start + b] = counts_BC @ sums_CK
-    return totals_BK
+        picked = rng.integers(0, clusters, size=(b, clusters))
+        flat = (picked + np.arange(b)[:, None] * clusters).ravel()
+        yield np.bincount(flat, minlength=b * clusters).reshape(b, clusters)

@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
 
     chosen = systems.parse(args.systems)
     reference, candidate = _roles(args, [system.name for system in chosen])
-    arms, extra = _arms(args, chosen)
+    arms, extra = _arms(args, chosen, reference)
     question = Question(
         candidate=candidate,
         reference=reference,
@@ -127,7 +127,9 @@ def _roles(args: argparse.Namespace, names: Sequence[str]) -> tuple[str, str]:
     return reference, candidate
 
 
-def _arms(args: argparse.Namespace, chosen: Sequence[systems.System]) -> tuple[list[Arm], dict[str, Any]]:
+def _arms(
+    args: argparse.Namespace, chosen: Sequence[systems.System], reference: str
+) -> tuple[list[Arm], dict[str, Any]]:
     """The arms with their answers, and what the report says about the sets."""
     from evals import suite as suites
 
@@ -140,8 +142,7 @@ def _arms(args: argparse.Namespace, chosen: Sequence[systems.System]) -> tuple[l
             next="--suite suite.yaml",
         )
     questions = suites.questions(suite) if suite else []
-    score = systems.scorer(questions) if suite else None
-    arms = {s.name: systems.recorded(s, score) for s in chosen if s.path is not None}
+    arms = {s.name: systems.recorded(s, questions) for s in chosen if s.path is not None}
     if suite is not None and asked:
         arms |= _ask(args, chosen, suite, questions)
     if suite is None:
@@ -153,7 +154,28 @@ def _arms(args: argparse.Namespace, chosen: Sequence[systems.System]) -> tuple[l
         }
     asked_of = Counter(q.config.title for q in questions)
     sets = [_set(t.title, t.kind, asked_of[t.title], t.licence, t.choices or suite.choices) for t in suite.task_configs]
-    return [arms[s.name] for s in chosen], {"name": suite.name or args.suite.stem, "sets": sets}
+    found, judges = _judged(args, [arms[s.name] for s in chosen], questions, suite, reference)
+    for arm in found:
+        if arm.name in asked:
+            facts = {"arm": arm.name, "model": arm.model, "held": arm.held}
+            samples.write(args.out / f"{file_name(arm.name)}.parquet", arm.samples, facts)
+    return found, {"name": suite.name or args.suite.stem, "sets": sets, "judges": judges}
+
+
+def _judged(
+    args: argparse.Namespace, arms: list[Arm], questions: Sequence[Exam], suite: Suite, reference: str
+) -> tuple[list[Arm], list[dict[str, Any]]]:
+    """The arms with a judge's scores, where the suite names one."""
+    from distill.artifacts import open_run
+    from distill.query.store import Store
+    from evals.asking import Desk
+    from evals.judge import judged
+
+    if not any(task.judged_by for task in suite.task_configs):
+        return arms, []
+    desk = Desk(suite.folder, args.out / "speed.json", args.max_cost_eur, suite.serving)
+    with open_run(args.out) as folder, Store(folder.db) as store:
+        return judged(arms, questions, reference, store, desk, args.draws, args.seed)
 
 
 def _set(name: str, kind: str, items: int, licence: str, choices: Sequence[str]) -> dict[str, Any]:
@@ -176,11 +198,7 @@ def _ask(
                 continue
             desk = Desk(system.folder, args.out / "speed.json", args.max_cost_eur, suite.serving)
             arm = Arm(system.name, system.name, ())
-            arms[system.name] = answered = ask(
-                arm, system.settings, questions, store, desk, held=args.hold, confidence=True
-            )
-            facts = {"arm": system.name, "model": answered.model, "held": answered.held}
-            samples.write(args.out / f"{file_name(system.name)}.parquet", answered.samples, facts)
+            arms[system.name] = ask(arm, system.settings, questions, store, desk, held=args.hold, confidence=True)
     return arms
 
 

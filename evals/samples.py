@@ -141,7 +141,7 @@ def sample_of(row: dict[str, Any], where: str, task: str = "", score: Score | No
         correct = _number(row["correct"], "correct", where, high=1.0)
     elif "correct" in row:
         correct, reject = 0.0, reject or "missing"
-    elif (found := score(row) if score and text is not None else None) is not None:
+    elif score and (found := score(row)) is not None:
         correct = found
     elif gold is None:
         raise DataError("needs 'correct', or 'text' with 'gold'", where=where)

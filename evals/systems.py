@@ -82,10 +82,14 @@ def _settings(path: Path) -> plugins.PluginConfig:
     return made
 
 
-def recorded(system: System, score: samples.Score | None) -> Arm:
-    """The arm of a file of answers: nothing is loaded and nothing is asked."""
+def recorded(system: System, questions: Sequence[Exam] = ()) -> Arm:
+    """The arm of a file of answers: nothing is loaded and nothing is asked.
+
+    ``questions``: what the suite asks. Rows without `correct` are scored by it; rows without `task` are its only one's.
+    """
     assert system.path is not None
-    rows = samples.read(system.path, score=score)
+    lone = only_task(questions)
+    rows = samples.read(system.path, lone, scorer(questions, lone) if questions else None)
     costs = billed(rows)
     known = sum(row.cost_nano is not None for row in rows)
     note = "" if costs or not known else f"cost known for {known} of {len(rows)} items"
@@ -99,13 +103,21 @@ def recorded(system: System, score: samples.Score | None) -> Arm:
     )
 
 
-def scorer(questions: Sequence[Exam]) -> samples.Score:
+def only_task(questions: Sequence[Exam]) -> str:
+    """The name of the task, when there is one alone; else ""."""
+    titles = {q.config.title for q in questions}
+    return titles.pop() if len(titles) == 1 else ""
+
+
+def scorer(questions: Sequence[Exam], lone: str) -> samples.Score:
     """``score(row)`` by the task that asks the row's item; None for an item that nobody asks."""
     known = {(q.config.title, q.item.id): q for q in questions}
-    lone = questions[0].config.title if len({q.config.title for q in questions}) == 1 else ""
 
     def score(row: Mapping[str, Any]) -> float | None:
         question = known.get((str(row.get("task") or lone), str(row.get("id"))))
-        return None if question is None else question.module.score(question.item, str(row["text"]), question.config)
+        if question is None:
+            return None
+        text = row.get("text")
+        return 0.0 if text is None else question.module.score(question.item, str(text), question.config)
 
     return score

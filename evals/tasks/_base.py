@@ -63,6 +63,11 @@ class TaskConfig(PluginConfig):
     """Licence of the items, printed in the report."""
 
     @property
+    def judged_by(self) -> Any:
+        """Settings of the model that judges the answers; None where a rule does."""
+        return None
+
+    @property
     def always_held(self) -> bool:
         """The task means nothing unless an answer is one of its legal ones."""
         return False
@@ -117,7 +122,7 @@ def completed(config: C, prompts: Prompts, max_new_tokens: int) -> C:
     return config.model_copy(update={name: value for name, value in defaults.items() if getattr(config, name) is None})
 
 
-def read_items(config: TaskConfig, path: Path) -> list[Item]:
+def read_items(config: TaskConfig, path: Path, *, gold_needed: bool = True) -> list[Item]:
     """Every row as an Item. Raises DataError for an unreadable file, a missing field or an id given twice."""
     from distill.prompts import load_rows
 
@@ -131,7 +136,8 @@ def read_items(config: TaskConfig, path: Path) -> list[Item]:
         seen[identity] = number
         cluster = str(required(row, config.cluster_field, where)) if config.cluster_field else identity
         lang = str(required(row, config.lang_field, where)) if config.lang_field else ""
-        items.append(Item(identity, cluster, lang, required(row, config.gold_field, where), row))
+        gold = required(row, config.gold_field, where) if gold_needed else row.get(config.gold_field)
+        items.append(Item(identity, cluster, lang, gold, row))
     if not items:
         raise DataError("no items", where=str(path))
     return items
