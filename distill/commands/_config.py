@@ -18,9 +18,20 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/NAME)")
 
 
-def load_config(args: argparse.Namespace) -> configuration.RunConfig:
-    """The validated configuration the arguments name."""
-    return configuration.load(args.config, args.overrides)
+def load_config(args: argparse.Namespace, *, fetch: bool = True) -> configuration.RunConfig:
+    """The validated configuration the arguments name, its method chosen where it says `auto`.
+
+    ``fetch``: weights may be brought here to choose by.
+    """
+    config = configuration.load(args.config, args.overrides)
+    if config.train.method != "auto":
+        return config
+    from distill.commands import _method
+    from distill.progress import say
+
+    choice = _method.choose(config, fetch=fetch)
+    say(f"train.method auto: {choice.method}, {choice.why}")
+    return config.with_method(choice.method)
 
 
 def run_path(args: argparse.Namespace, config: configuration.RunConfig) -> Path:

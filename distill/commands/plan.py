@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill import catalog, gates, prompts
-from distill.catalog.route import official, route_of
-from distill.commands import _actual, _energy, _exam, _law, _money, _plan_text, _tokens, _training
+from distill.catalog.route import route_of
+from distill.commands import _actual, _energy, _exam, _law, _method, _money, _plan_text, _tokens, _training
 from distill.commands._config import load_config, run_path
 from distill.errors import ConfigError, DistillError, Refused
 from distill.generate import mix, writing
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from distill.records import Prompt
 
 GPUS = ("L4", "L40S", "H100-PCIe")
+ZONE, VOLUME = "FRA", 100_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="everything, for machines")
     parser.add_argument("--gpu", action="append", metavar="ID", help=f"train on this card (default: {', '.join(GPUS)})")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="number of cards (default: 1)")
-    parser.add_argument("--zone", default="FRA", metavar="ZONE", help="zone of the electricity (default: FRA)")
-    parser.add_argument("--volume", type=int, default=100_000, metavar="N", help="requests per month later on")
+    parser.add_argument("--zone", default=ZONE, metavar="ZONE", help=f"zone of the electricity (default: {ZONE})")
+    parser.add_argument("--volume", type=int, default=VOLUME, metavar="N", help="requests per month later on")
     parser.add_argument(
         "--one-off-eur", type=float, default=0.0, metavar="EUR", help="people, data, approval: what else it costs"
     )
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print the plan, then end as the run would: with the first thing that stops it."""
-    config = load_config(args)
+    config = load_config(args, fetch=False)
     _check(args)
     plan, stop = build(config, args.gpu or GPUS, args.gpus, args.zone, args.volume, args.one_off_eur)
     plan["actual"] = _actual.compare(plan, run_path(args, config))
@@ -111,7 +112,7 @@ def build(
         "permission": gates.as_json(found),
         "policy": config.policy.model_dump(mode="json"),
         "gpai": _law.gpai(config, [(t.tokens, t.size) for t in teachers], learnt, student) if student else None,
-        "advice": advice(config),
+        "advice": _method.advice(config),
         "worth_it": _money.worth_it(config, tokens, volume, one_off_eur + trained + (money["expected_eur"] or 0)),
     }
     stops = [_refusal(found), *(t.problem for t in teachers), _money.no_cap(money)]
@@ -174,25 +175,6 @@ def _refusal(found: list[gates.Verdict]) -> Refused | None:
     except Refused as error:
         return error
     return None
-
-
-def advice(config: RunConfig) -> str:
-    """Which methods this teacher and this student allow. A run compares the real tokenizers before it trusts this."""
-    route = route_of(config.teacher)
-    if config.teacher.kind == gates.FAKE:
-        return "sft: the fake teacher has no probabilities"
-    if route.kind == "api" and (route.provider is None or route.provider.top_logprobs != "yes"):
-        return "sft: this endpoint is not known to return log-probabilities; a teacher on your own vLLM would"
-    ours, theirs = catalog.find_model(route.official_model), catalog.find_model(official(config.student.model))
-    equal = bool(ours and theirs and ours.tokenizer and ours.tokenizer == theirs.tokenizer)
-    here = config.teacher.kind == "transformers"
-    if equal and here:
-        return "whitebox, on_policy, or offline_topk when both models do not fit at once: one tokenizer, it seems"
-    if equal:
-        return "offline_topk: one tokenizer, it seems; whitebox and on_policy need teacher.kind: transformers"
-    if here:
-        return "cross_tokenizer or sft: the tokenizers differ or are not known"
-    return "sft: the tokenizers differ or are not known; cross_tokenizer needs teacher.kind: transformers"
 
 
 def _zone(zone: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write the quote. Raises Refused (licence, region), ConfigError (a price that is missing or too old)."""
     _check(args)
-    config = load_config(args)
+    config = load_config(args, fetch=False)
     gates.check(config)
     facts, stop = plan.build(config, [row.id for row in catalog.gpus()], 1, "FRA", args.volume, 0.0)
     if stop is not None:

@@ -121,7 +121,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _one_prompt_where_the_teacher_reads_the_student(self) -> RunConfig:
-        if self.student.prompt is not None and self.train.method not in ("sft", "offline_topk"):
+        if self.student.prompt is not None and self.train.method not in ("auto", "sft", "offline_topk"):
             raise ValueError(
                 f"student.prompt differs from the teacher's, and train.method {self.train.method!r} lets the teacher "
                 "score the student's own prompt; use sft or offline_topk, or leave student.prompt out"
@@ -139,6 +139,14 @@ class RunConfig(Section):
             return self.prompts
         template = self.prompts.template if own.template is None else own.template
         return self.prompts.model_copy(update={"system": own.system, "examples": own.examples, "template": template})
+
+    def with_method(self, method: str) -> RunConfig:
+        """The same run with another `train.method`. Raises ConfigError when the other settings do not allow it."""
+        values = self.resolved()
+        values["train"]["method"] = method
+        other = validate(RunConfig, values, f"train.method: {method}")
+        other._folder = self._folder
+        return other
 
     def resolve(self, path: str) -> Path:
         """A path of this file as an absolute path (relative paths start at the configuration file)."""

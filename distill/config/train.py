@@ -14,11 +14,12 @@ LIVE_METHODS = ("whitebox", "on_policy", "cross_tokenizer")  # the teacher score
 class Train(Section):
     """How the student learns."""
 
-    method: Literal["sft", "offline_topk", "whitebox", "on_policy", "cross_tokenizer", "preference"] = "sft"
-    """`sft`: teacher text. `offline_topk`: stored teacher log-probabilities. `whitebox`: live teacher with the
-    student's tokenizer. `on_policy`: the same on the student's own answers. `cross_tokenizer`: live teacher with
-    another tokenizer, aligned by the bytes of the text. `preference`: the teacher's answer rather than the untrained
-    student's own (DPO); no live teacher needed."""
+    method: Literal["auto", "sft", "offline_topk", "whitebox", "on_policy", "cross_tokenizer", "preference"] = "sft"
+    """`auto`: chosen before the run starts by what the teacher gives, the tokenizers and this machine's memory;
+    `distill plan` says which and why. `sft`: teacher text. `offline_topk`: stored teacher log-probabilities.
+    `whitebox`: live teacher with the student's tokenizer. `on_policy`: the same on the student's own answers.
+    `cross_tokenizer`: live teacher with another tokenizer, aligned by the bytes of the text. `preference`: the
+    teacher's answer rather than the untrained student's own (DPO); no live teacher needed."""
     loss: Loss = Field(default="forward_kl", validate_default=True)
     """Divergence between teacher and student. `sft` uses cross entropy on the teacher's text and ignores it."""
     kd_weight: Annotated[float, Field(ge=0, le=1)] = 0.9

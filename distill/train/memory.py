@@ -96,3 +96,19 @@ def available() -> float | None:
     except OSError:
         pass
     return min(found) if found else None
+
+
+def installed() -> float | None:
+    """Memory of the card the training would use, or of this machine; None when nothing says."""
+    try:
+        import torch
+    except ImportError:
+        pass
+    else:
+        if torch.cuda.is_available():
+            return float(torch.cuda.get_device_properties(0).total_memory)
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")), None)

@@ -82,6 +82,8 @@ def prepare(config: RunConfig, folder: RunFolder) -> Ready:
     from accelerate import Accelerator
 
     settings = config.train
+    if settings.method == "auto":
+        raise ConfigError("train.method is still auto: the command line chooses before the run", next="name a method")
     tracking.check_installed(settings.trackers)
     threads = be_deterministic(settings.threads)
     trackers = list(settings.trackers) or None
