@@ -42,6 +42,34 @@ class Declared(Section):
     """How the client leaves."""
     rebound: str = ""
     """What was considered about more use because it is cheaper."""
+    authorised_representative: str = ""
+    """Authorised representative in the Union, where the provider has its seat elsewhere."""
+    data_collection_date: str = ""
+    """Latest date at which the prompts were collected, YYYY-MM."""
+    other_sources: str = ""
+    """Training data that is neither prompts nor the teacher's answers; or that there are none."""
+    bias: str = ""
+    """What was done to detect bias in the data."""
+    integration: str = ""
+    """Kinds of AI system it is for, and the technical means of integration."""
+    hardware: str = ""
+    """Hardware it was made on, and what it needs."""
+    grid_zone: str = ""
+    """Electricity zone where it was trained, as in `distill catalog grid` (FRA, DEU ...): for its CO2e."""
+    marking: str = ""
+    """How output is marked as generated (AI Act, Art. 50(2))."""
+    person_type: str = ""
+    """Type of person of the supplier, for DORA's register: legal person, individual in business."""
+    parent_id: str = ""
+    """LEI or EUID of the supplier's ultimate parent."""
+    criticality: str = ""
+    """The client's function that it supports, and how critical that is."""
+    contract_term: str = ""
+    """Start, end and notice of the contract."""
+    recovery: str = ""
+    """Recovery time and recovery point."""
+    audit_rights: str = ""
+    """Rights of access, inspection and audit."""
 
 
 class Release(Section):
@@ -60,6 +88,11 @@ class Release(Section):
     rescore: Annotated[int, Field(ge=0)] = 64
     """Items of the evaluation that each form of the weights answers again (0 = none). A form that scores worse than
     the student by more than `eval.margin` fails the release."""
+    pdf: bool = False
+    """Papers and report as PDF, too. Needs `pip install 'alambic[pdf]'`."""
+    allow_personal_data: tuple[str, ...] = ()
+    """E-mail addresses and numbers that may stand in the bundle. Any other e-mail address, bank account, payment card
+    or phone number refuses the release. `declared.contact` may always stand there; licence texts are not looked at."""
     sign_key: str = ""
     """PEM file of an elliptic-curve private key (P-256, P-384, P-521) that signs the bundle. Empty = not signed."""
     sign_password_env: str = ""

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from distill.release import licence
+from distill.release.facts import emissions
 from distill.release.record import public
 
 if TYPE_CHECKING:
@@ -103,10 +104,18 @@ def accuracies(report: Mapping[str, Any], arm: str) -> dict[str, float]:
 
 
 def _co2(record: Record) -> dict[str, Any]:
-    grams = record.student.get("co2_g")
-    if not isinstance(grams, int | float):
+    """As model hubs define it; {} unless energy was measured and its zone declared."""
+    grams, declared = emissions(record), record.settings["release"]["declared"]
+    if grams.mark == "missing":
         return {}
-    return {"emissions": grams, "source": "alambic, from measured energy", "training_type": "fine-tuning"}
+    values = {
+        "emissions": float(grams.value),
+        "source": grams.origin,
+        "training_type": "fine-tuning",
+        "geographical_location": declared["grid_zone"],
+        "hardware_used": declared["hardware"],
+    }
+    return {name: value for name, value in values.items() if value != ""}
 
 
 def front_matter(values: dict[str, Any]) -> str:

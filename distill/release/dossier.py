@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from distill.release.card import cell, table
+from distill.release.pages import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,8 +41,7 @@ def forms() -> list[dict[str, Any]]:
     """The sections and their fields, as in `texts/dossier.yaml`."""
     from ruamel.yaml import YAML
 
-    text = (resources.files("distill.release") / "texts" / "dossier.yaml").read_text("utf-8")
-    return list(YAML(typ="safe").load(text)["sections"])
+    return list(YAML(typ="safe").load(text_of("dossier.yaml"))["sections"])
 
 
 def filled(facts: Mapping[str, Fact], language: str) -> list[dict[str, Any]]:
@@ -90,9 +89,11 @@ def markdown(record: Record, facts: Mapping[str, Fact], language: str) -> str:
 def html(record: Record, facts: Mapping[str, Fact], language: str) -> str:
     """The dossier in one language, as one page that loads nothing; it prints well."""
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
-    text = (resources.files("distill.release") / "texts" / "dossier.html.j2").read_text("utf-8")
-    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(text)
+    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
+        text_of("dossier.html.j2")
+    )
     sections = filled(facts, language)
     return made.render(
         title=record.title,
@@ -101,6 +102,7 @@ def html(record: Record, facts: Mapping[str, Fact], language: str) -> str:
         marks=MARKS[language],
         counts=counted(sections),
         sections=sections,
+        style=Markup(text_of("paper.css")),
     )
 
 

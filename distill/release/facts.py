@@ -7,6 +7,7 @@ configuration; `missing`: nobody knows, and nothing is made up.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,7 @@ from distill import catalog
 from distill.release import tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from distill.release.record import Record
@@ -30,9 +31,13 @@ DECLARED = {
     **{name: name for name in ("distribution", "acceptable_use", "intended_use", "annual_cost_eur", "exit_plan")},
     **{"rebound": "rebound", "legal_basis": "personal_data", "tdm": "copyright_policy"},
     **{"public_data": "data_sources", "private_data": "data_sources"},
+    **{name: name for name in ("authorised_representative", "data_collection_date", "other_sources", "bias")},
+    **{name: name for name in ("integration", "hardware", "grid_zone", "marking", "person_type", "parent_id")},
+    **{name: name for name in ("criticality", "contract_term", "recovery", "audit_rights")},
 }
 # Nothing in a run measures these today.
-UNKNOWN = ("memorisation", "illegal_content", "energy_kwh", "energy_1000")
+UNKNOWN = ("memorisation", "illegal_content", "user_data")
+LEI = re.compile(r"[A-Z0-9]{18}[0-9]{2}")
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,12 @@ class Fact:
     origin: str = ""
 
 
-def gather(record: Record, weights: Path, config: Mapping[str, Any]) -> dict[str, Fact]:
-    """Every fact by name. ``weights``: a folder of the student's shapes; ``config``: its config.json."""
+def gather(
+    record: Record, weights: Path, config: Mapping[str, Any], forms: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Fact]:
+    """Every fact by name. ``weights``: a folder of the student's shapes; ``config``: its config.json; ``forms``: what
+    was exported, with its checks.
+    """
     found: dict[str, Fact] = dict.fromkeys(UNKNOWN, Fact())
     declared = record.settings["release"]["declared"]
     for name, setting in DECLARED.items():
@@ -55,6 +64,8 @@ def gather(record: Record, weights: Path, config: Mapping[str, Any]) -> dict[str
     found |= _identity(record, config, parameters)
     found |= _data(record)
     found |= _compute(record, parameters)
+    found |= _energy(record)
+    found |= _delivery(record, forms)
     return found | _economy(record, parameters)
 
 
@@ -108,9 +119,95 @@ def _data(record: Record) -> dict[str, Fact]:
         "rejected": _measured(
             f"{asked} -> {kept}" if asked is not None and kept is not None else None, "data/card.json"
         ),
-        "crawlers": Fact(nobody, "measured", "the run reads one prompt file and asks one teacher"),
-        "user_data": Fact(),
+        "crawlers": Fact(nobody, "measured", "the run reads prompt files and asks its teachers"),
+        "continuous": Fact(
+            {"en": "no: one training run", "fr": "non : un seul entraînement"}, "measured", "student.json"
+        ),
+        "selection": _selection(record),
+        "prompt_masking": _masking(record),
         "teacher_route": _route(record),
+    }
+
+
+def _selection(record: Record) -> Fact:
+    """How answers were asked for and sifted."""
+    generate = record.settings["generate"]
+    names = [", ".join(item["kind"] for item in generate.get(part, ())) for part in ("filters", "verifiers")]
+    said = f"samples: {generate['samples']}, temperature: {generate['temperature']}"
+    parts = [said, *(f"{part}: {shown}" for part, shown in zip(("filters", "verifiers"), names, strict=True) if shown)]
+    return _measured("; ".join(parts), "config/run.json")
+
+
+def _masking(record: Record) -> Fact:
+    """What happened to personal data before prompts left."""
+    said = {
+        "allow": {"en": "sent as they were", "fr": "envoyées telles quelles"},
+        "mask": {"en": "replaced by their kind", "fr": "remplacées par leur genre"},
+        "block": {"en": "refused", "fr": "refusées"},
+    }
+    return _measured(said.get(record.settings["prompts"].get("personal_data")), "config/run.json")
+
+
+def _energy(record: Record) -> dict[str, Fact]:
+    """Energy as processors and cards reported it; its CO2e by a dated intensity of the declared zone."""
+    wh = record.student.get("wh")
+    kwh = f"{wh / 1000:.3g}" if isinstance(wh, int | float) else None
+    counters = {
+        "en": "counters of processors (RAPL) and cards (NVML) during training",
+        "fr": "compteurs des processeurs (RAPL) et des cartes (NVML) pendant l'entraînement",
+    }
+    return {
+        "energy_kwh": _measured(kwh, "student/student.json"),
+        "energy_method": _measured(counters if kwh else None, "student/student.json"),
+        "co2_g": emissions(record),
+    }
+
+
+def emissions(record: Record) -> Fact:
+    """Grams of CO2e of the training; missing without measured energy or a declared zone that the catalogue knows."""
+    wh, zone = record.student.get("wh"), record.settings["release"]["declared"]["grid_zone"]
+    row = next((row for row in catalog.grid() if row.zone == zone), None)
+    if not isinstance(wh, int | float) or row is None:
+        return Fact()
+    grams = f"{wh / 1000 * row.g_per_kwh:.3g}"
+    return Fact(grams, "estimated", f"{wh / 1000:.3g} kWh x {row.g_per_kwh} g/kWh ({zone}, {row.as_of}: {row.source})")
+
+
+def _delivery(record: Record, forms: Mapping[str, Mapping[str, Any]]) -> dict[str, Fact]:
+    """What follows from handing over weights in open formats, and from what was declared."""
+    declared = record.settings["release"]["declared"]
+    paid, code = declared["annual_cost_eur"], declared["lei"]
+    weights = {label: facts for label, facts in forms.items() if "bytes" in facts}
+    small = min(weights, key=lambda label: (weights[label]["bytes"], label), default=None)
+    shown = None
+    if small is not None:
+        score = weights[small].get("score")
+        shown = f"{small}: {weights[small]['bytes'] / 1e6:.1f}"
+        shown += f"; {score['export']:.3f} ({score['student']:.3f}), n = {score['items']}" if score else ""
+    here = {"en": "where the client runs the weights", "fr": "là où le client exécute les poids"}
+    swap = {
+        "en": "weights, formats and servers are open: another supplier can serve or retrain them",
+        "fr": "poids, formats et serveurs sont ouverts : un autre fournisseur peut les servir ou les réentraîner",
+    }
+    sold = {
+        "en": "not claimed: the delivery is paid for",
+        "fr": "non revendiquée : la livraison est payante",
+    }
+    request = {"en": "1,000 requests of the evaluation", "fr": "1 000 requêtes de l'évaluation"}
+    none_found = {
+        "en": "none but those allowed in the configuration",
+        "fr": "aucun hors ceux admis dans la configuration",
+    }
+    return {
+        "forms": _measured(", ".join(sorted(forms)), "release.json"),
+        "smallest": _measured(shown, "release.json"),
+        "data_location": Fact(here, "declared", "what a bundle is"),
+        "substitutability": Fact(swap, "declared", "what a bundle is"),
+        "open_source": Fact(sold, "declared", "release.declared.annual_cost_eur") if paid else Fact(),
+        "currency": Fact("EUR", "declared", "release.declared.annual_cost_eur") if paid else Fact(),
+        "code_type": Fact("LEI" if LEI.fullmatch(code) else "EUID", "estimated", "its form") if code else Fact(),
+        "functional_unit": _measured(request if record.report else None, "eval/report.json"),
+        "personal_data_found": Fact(none_found, "measured", "the scan before the seal, which refuses any"),
     }
 
 
@@ -150,7 +247,13 @@ def _compute(record: Record, parameters: int) -> dict[str, Fact]:
     def fact(value: float | None, origin: str) -> Fact:
         return Fact() if value is None else Fact(f"{value:.3g}", "estimated", origin)
 
+    trainable = record.student.get("trainable")
     return {
+        "compute_method": Fact(
+            "6 x P x D (C(2025) 5045, A.1); 2 x P x T", "estimated", "parameters P, tokens trained on D, tokens asked T"
+        ),
+        "inference_flop": fact(2.0 * parameters, f"2 x {parameters}"),
+        "trained_share": _measured(f"{trainable / parameters:.3g}" if trainable else None, "student/student.json"),
         "train_flop": fact(train, f"6 x {parameters} x {tokens}"),
         "teacher_flop": fact(answers, f"2 x {active}e9 x {spent}; parameters from the catalogue"),
         "total_flop": fact(total, "sum of the two"),
@@ -192,8 +295,9 @@ def _economy(record: Record, parameters: int) -> dict[str, Fact]:
     )
     teacher = catalog.find_model(record.teacher_name)
     size = teacher.params_b if teacher else None
-    costs = [_cost(arms.get(str(report.get(side)), {})) for side in ("candidate", "reference")]
-    shown = ", ".join("?" if cost is None else f"{cost:.4g}" for cost in costs)
+    sides = [arms.get(str(report.get(side)), {}) for side in ("candidate", "reference")]
+    energy = [_per_1000(arm, "energy") for arm in sides]
+    costs = [_per_1000(arm, "cost") for arm in sides]
     nobody = {
         "en": "none: the weights run where the client runs them",
         "fr": "aucun : les poids tournent là où le client les exécute",
@@ -201,11 +305,18 @@ def _economy(record: Record, parameters: int) -> dict[str, Fact]:
     return {
         "humble": _measured(humble, "eval/report.json"),
         "size_ratio": Fact(f"{parameters / (size * 1e9):.3g}", "estimated", "catalogue") if size else Fact(),
-        "cost_1000": Fact(shown, "measured", "eval/report.json") if any(c is not None for c in costs) else Fact(),
+        "cost_1000": Fact(_pair(costs), "measured", "eval/report.json")
+        if any(c is not None for c in costs)
+        else Fact(),
+        "energy_1000": Fact(_pair(energy), "estimated", "eval/report.json") if any(energy) else Fact(),
         "subcontractors": Fact(nobody, "declared", "what a bundle is"),
     }
 
 
-def _cost(arm: Mapping[str, Any]) -> float | None:
-    found = (arm.get("cost") or {}).get("per_1000_requests")
+def _per_1000(arm: Mapping[str, Any], what: str) -> float | None:
+    found = (arm.get(what) or {}).get("per_1000_requests")
     return float(found["value"]) if found and found.get("value") is not None else None
+
+
+def _pair(values: Sequence[float | None]) -> str:
+    return ", ".join("?" if value is None else f"{value:.4g}" for value in values)

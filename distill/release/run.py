@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill import plugins
+from distill import pdf, plugins
 from distill.artifacts import new_folder
 from distill.errors import ConfigError, DataError
 from distill.progress import say
@@ -22,6 +22,7 @@ from distill.release import (
     dossier,
     facts,
     licence,
+    pages,
     papers,
     previous,
     record,
@@ -71,6 +72,9 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         if config.release.previous:
             _compare(made, bundle, config)
         scan.refuse_leaks(bundle, [folder.path, base.path, config.resolve(".")])
+        scan.refuse_personal_data(bundle, (config.release.declared.contact, *config.release.allow_personal_data))
+        if config.release.pdf:
+            _print(bundle)
         seal.seal(bundle)
         if config.release.sign_key:
             named = config.resolve(config.release.sign_certificate) if config.release.sign_certificate else None
@@ -170,7 +174,7 @@ def _rescore(
 def _write_papers(made: Record, folder: RunFolder, job: Job, checks: dict[str, dict[str, Any]]) -> None:
     bundle = job.bundle
     config = json.loads((job.weights / "config.json").read_text("utf-8"))
-    known = facts.gather(made, job.weights, config)
+    known = facts.gather(made, job.weights, config, checks)
     missing = licence.write(made, bundle)
     (bundle / "papers").mkdir()
     (bundle / "config").mkdir()
@@ -196,11 +200,20 @@ def _write_papers(made: Record, folder: RunFolder, job: Job, checks: dict[str, d
             }
         ),
     }
+    for name in ("distillation", "data"):
+        files[f"papers/{name}.html"] = pages.page(files[f"papers/{name}.md"], "en")
+    files["papers/card.html"] = pages.page(files["README.md"], "en")
     samples = folder.eval / f"{made.report.get('candidate')}.parquet"
     if samples.is_file():
         files[previous.SCORES] = _json(previous.scores(samples))
     for name, text in files.items():
         (bundle / name).write_bytes(text.encode("utf-8"))
+
+
+def _print(bundle: Path) -> None:
+    """Each page as PDF beside it."""
+    for path in sorted([*bundle.glob("*.html"), *(bundle / "papers").glob("*.html")]):
+        path.with_suffix(".pdf").write_bytes(pdf.from_html(path.read_text("utf-8")))
 
 
 def _json(value: Any) -> str:

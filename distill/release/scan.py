@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import html
 import os
 import re
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.errors import Refused
+from distill.prompts import personal_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,6 +43,19 @@ QUOTED = (
     "weights/merges",
     "adapter/token",
 )
+# Hashes and numbers only, or not ours: no text that a person could stand in.
+NOT_TEXT = (
+    "LICENSE",
+    "licences/",
+    "scores.json",
+    "weights/tokenizer",
+    "weights/vocab",
+    "weights/merges",
+    "adapter/token",
+)
+HASH = re.compile(r"\b(?=[0-9]*[a-f])[0-9a-f]{16,}\b")
+MARKUP = re.compile(r"<svg\b.*?</svg>|<style\b.*?</style>|<[^>]*>", re.DOTALL)
+KINDS = {"email": "an e-mail address", "iban": "a bank account", "card": "a payment card", "phone": "a phone number"}
 BINARY = (".safetensors", ".gguf", ".onnx", ".pdf", ".png")
 BLOCK = 4 << 20
 
@@ -97,6 +112,32 @@ def refuse_leaks(bundle: Path, folders: Sequence[Path]) -> None:
             safe="the run folder; no bundle was written",
             next="remove it from the configuration or the data, then the same command",
         )
+
+
+def refuse_personal_data(bundle: Path, allowed: Sequence[str]) -> None:
+    """Raise Refused naming each file with an e-mail address, account, card or phone number not in ``allowed``."""
+    found = [
+        f"{name}: {', '.join(KINDS[kind] for kind in kinds)}"
+        for path in sorted(f for f in bundle.rglob("*") if f.is_file())
+        if not (name := path.relative_to(bundle).as_posix()).endswith(BINARY) and not name.startswith(NOT_TEXT)
+        if (kinds := _personal(path.read_text("utf-8", errors="replace"), name, allowed))
+    ]
+    if found:
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        raise Refused(
+            f"personal data would leave with the bundle: {'; '.join(found[:5])}{more}",
+            where="release",
+            safe="the run folder; no bundle was written",
+            next="mask it (prompts.personal_data: mask), or name it in release.allow_personal_data",
+        )
+
+
+def _personal(text: str, name: str, allowed: Sequence[str]) -> list[personal_data.Kind]:
+    if name.endswith(".html"):
+        text = html.unescape(MARKUP.sub(" ", text))
+    for known in sorted(filter(None, allowed), key=len, reverse=True):
+        text = text.replace(known, " ")
+    return personal_data.kinds_in(HASH.sub(" ", text))
 
 
 def _leaks(path: Path, name: str, machine: Machine) -> Iterator[str]:

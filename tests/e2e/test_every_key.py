@@ -98,6 +98,7 @@ CHANGES: dict[str, Change] = {
     "generate.mix": Change([{"teacher": {"kind": "fake", "model": "fake-2"}}], "requests"),
     "generate.signals_top_k": Change(8, "signals", TOPK),
     "generate.signals_kind": Change("sampled", "signals", TOPK),
+    "generate.executor": Change({"kind": "ray", "address": "127.0.0.1:1"}, "end"),  # 3, with or without ray
     "generate.filters": Change([{"kind": "length", "min_characters": 4}], "rows", {"generate.max_reject_rate": 0.9}),
     "generate.verifiers": Change([{"kind": "exact", "field": "label"}], "rows"),
     "generate.select": Change("first", "rows", {"generate.samples": 3, "generate.temperature": 0.5}),
@@ -175,6 +176,10 @@ CHANGES: dict[str, Change] = {
     "release.summary": Change("Another sentence.", "bundle"),
     "release.languages": Change(["de"], "bundle"),
     "release.rescore": Change(0, "rescored"),
+    "release.pdf": Change(True, "bundle"),
+    "release.allow_personal_data": Change(
+        ["anna@firma.pl"], "end", {"release.summary": "Sorts things for anna@firma.pl."}
+    ),
     "release.sign_key": Change("key.pem", "bundle"),
     "release.sign_certificate": Change("key.pem", "end", {"release.sign_key": "key.pem"}),
     "release.sign_password_env": Change("NO_SUCH_PASSWORD", "end", {"release.sign_key": "key.pem"}),

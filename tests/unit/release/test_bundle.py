@@ -1,5 +1,6 @@
 """A bundle from a finished run: complete, checked, without leaks, and the same bytes whoever builds it."""
 
+import importlib.util
 import json
 import os
 import pickle
@@ -94,7 +95,10 @@ build(loaded, RunFolder(Path(sys.argv[2])))
 
 def test_another_directory_locale_umask_and_time_give_the_same_bytes(made, tmp_path):
     config, folder = made
+    pdf = importlib.util.find_spec("weasyprint") is not None
+    config = changed(config, pdf=pdf, targets=["merged", "adapter", "demo"])
     first = contents(build(config, folder))
+    assert ("papers/dossier.fr.pdf" in first) == pdf
     for file in folder.path.rglob("*"):
         if "release" not in file.parts:
             os.utime(file, (1_000_000_000, 1_000_000_000))
