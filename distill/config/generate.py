@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distill.config.section import Filter, Provider, Section, Verifier
+from distill.config.section import Executor, Filter, Provider, Section, Verifier
+from distill.executors.local import Config as Local
 from distill.records import Sampling
 
 
@@ -38,6 +39,9 @@ class Generate(Section):
     mix: tuple[Mixed, ...] = ()
     """More teachers beside `teacher`, each with its own price and pace, all within `max_cost_eur`. The column
     `teacher` of the data set says who answered."""
+    executor: Executor = Local()
+    """Where the teacher's engine runs: `local`, in this process, or `ray`, as a pool of workers on a cluster. What is
+    asked and what is paid is the same."""
     signals_top_k: Annotated[int, Field(ge=0, le=1024)] = 0
     """Keep this many teacher log-probabilities per answer token (0 = none). Needed by `offline_topk`."""
     signals_kind: Literal["topk", "sampled"] = "topk"
@@ -47,9 +51,10 @@ class Generate(Section):
     """Answers are kept when every filter keeps them."""
     verifiers: tuple[Verifier, ...] = ()
     """Checks of an answer; an answer that fails one is rejected."""
-    select: Literal["all", "first", "majority"] = "all"
+    select: Literal["all", "first", "majority", "best"] = "all"
     """Which of a prompt's kept answers go on. `first`: the first that passed. `majority`: the commonest text, once
-    (Wang et al. 2022); the earliest on a tie. The others are counted as rejected, but not against `max_reject_rate`."""
+    (Wang et al. 2022). `best`: the one that a judge scored highest. On a tie the earliest. The others are counted as
+    rejected, but not against `max_reject_rate`."""
     holdout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """Share of the clusters kept out of training, for the held-out loss."""
     max_reject_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -59,6 +64,12 @@ class Generate(Section):
     def _samples_differ(self) -> Generate:
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(f"samples: {self.samples} needs a temperature above 0, or all answers are the same")
+        return self
+
+    @model_validator(mode="after")
+    def _best_needs_scores(self) -> Generate:
+        if self.select == "best" and not any(getattr(verifier, "SCORES", False) for verifier in self.verifiers):
+            raise ValueError("select: best needs a verifier that gives scores, such as {kind: judge, judge: {...}}")
         return self
 
     def sampling(self, seed: int) -> Sampling:

@@ -46,6 +46,7 @@ def parquet(rows: Sequence[dict[str, Any]], rejected: bool = False) -> bytes:
         "reasoning": text,
         "teacher": text,
         "request_key": text,
+        "score": pa.float64(),
         "meta": text,
     }
     if rejected:

@@ -50,8 +50,9 @@ class Desk:
         if key not in self._open:
             if settings.kind in IN_PROCESS:
                 self._close([name for name in self._open if self._known[name]["kind"] in IN_PROCESS])
-            build = plugins.load("distill.providers", settings.kind).build
-            self._open[key] = build(settings, Context(folder=self.config.resolve(".")))
+            executor = self.config.generate.executor
+            spread = plugins.load("distill.executors", executor.kind).spread
+            self._open[key] = spread(executor, settings, Context(folder=self.config.resolve(".")))
             self._known[key] = self._open[key].identity()
         return self._open[key]
 

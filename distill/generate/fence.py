@@ -9,6 +9,7 @@ import hashlib
 
 
 def fenced(text: str, name: str, seed: int) -> str:
-    """The text between two marks that name it."""
-    mark = hashlib.sha256(f"{seed}\0{name}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    """The text between two marks that name it; half a surrogate pair, which cannot be sent, becomes a question mark."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    mark = hashlib.sha256(f"{seed}\0{name}\0{text}".encode()).hexdigest()[:16]
     return f"<{name} {mark}>\n{text}\n</{name} {mark}>"

@@ -53,7 +53,7 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         made = writing.build(config, folder, desk)
         asked = _ask(desk, config, made.built.prompts)
         candidates = [_candidate(item, config) for item in asked]
-        reasons = sieve.sift(candidates, config.generate.filters, config.generate.verifiers, config.resolve)
+        reasons = sieve.sift(candidates, config.generate.filters, config.generate.verifiers, config.resolve, desk)
         reasons = sieve.select(candidates, reasons, config.generate.select)
         kept = [pair for pair, reason in zip(zip(asked, candidates, strict=True), reasons, strict=True) if not reason]
         held = dataset.split((row["cluster"] for _, row in kept), config.generate.holdout, config.seed)
@@ -136,6 +136,7 @@ def _candidate(item: Asked, config: RunConfig) -> dict[str, Any]:
         "reject": completion.reject or ("not_a_choice" if choices and answer not in choices else ""),
         "teacher": completion.model or _model(config.teachers()[item.teacher]),
         "request_key": item.outcome.key,
+        "score": None,
         "meta": item.prompt.meta,
     }
 

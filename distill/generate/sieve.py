@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from distill.generate.desk import Desk
     from distill.plugins import PluginConfig
 
 FILTERS, VERIFIERS = "distill.generate.filters", "distill.generate.verifiers"
@@ -24,11 +25,13 @@ def sift(
     filters: Sequence[PluginConfig],
     verifiers: Sequence[PluginConfig],
     resolve: Callable[[str], Path],
+    desk: Desk | None = None,
 ) -> list[str]:
     """For each row "" when it is kept, else ``who/reason``; the first that objects is the one counted.
 
     ``row["reject"]`` holds the reason the provider gave, "" for a usable answer. A filter sees only the rows that
-    are still standing, so a duplicate of a rejected row is not lost.
+    are still standing, so a duplicate of a rejected row is not lost. ``row["score"]`` becomes the sum of the scores
+    that verifiers gave it; ``desk`` is where those ask that need a model.
     """
     reasons = [f"teacher/{row['reject']}" if row["reject"] else "" for row in rows]
     for config in filters:
@@ -41,10 +44,16 @@ def sift(
         for number, reason in zip(standing, found, strict=True):
             reasons[number] = f"{config.kind}/{reason}" if reason else ""
     for config in verifiers:
-        check = plugins.load(VERIFIERS, config.kind).check
-        for number, row in enumerate(rows):
-            if not reasons[number] and (reason := check(row, config)):
-                reasons[number] = f"{config.kind}/{reason}"
+        module = plugins.load(VERIFIERS, config.kind)
+        standing = [number for number, reason in enumerate(reasons) if not reason]
+        if hasattr(module, "check_all"):
+            verdicts = module.check_all([rows[number] for number in standing], config, desk)
+        else:
+            verdicts = [(module.check(rows[number], config), None) for number in standing]
+        for number, (reason, score) in zip(standing, verdicts, strict=True):
+            reasons[number] = f"{config.kind}/{reason}" if reason else ""
+            if score is not None:
+                rows[number]["score"] = score + (rows[number].get("score") or 0.0)
     return reasons
 
 
@@ -66,9 +75,13 @@ def select(rows: Sequence[dict[str, Any]], reasons: Sequence[str], how: str) -> 
             groups.setdefault(row["id"], []).append(number)
     for numbers in groups.values():
         texts = [" ".join(rows[number]["answer"].casefold().split()) for number in numbers]
-        # most_common keeps the order of first appearance among equals.
-        winner = Counter(texts).most_common(1)[0][0] if how == "majority" else texts[0]
-        best = numbers[texts.index(winner)]
+        if how == "best":
+            best = max(numbers, key=lambda number: rows[number].get("score") or 0.0)  # the earliest of equals
+            winner = texts[numbers.index(best)]
+        else:
+            # most_common keeps the order of first appearance among equals.
+            winner = Counter(texts).most_common(1)[0][0] if how == "majority" else texts[0]
+            best = numbers[texts.index(winner)]
         for number, text in zip(numbers, texts, strict=True):
             if number != best:
                 chosen[number] = SELECT + ("same" if text == winner else "other")

@@ -1,4 +1,4 @@
-"""The answer's number equals a field of the prompt row. European and English notation are both read."""
+"""The answer's number equals a field of the prompt row. European and English notation and fractions are read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ SPACES = " \u00a0\u202f\u2009'’"
 NUMBER = re.compile(
     rf"(?<![\w.,])[-+−]?(?:\d{{1,3}}(?:[{SPACES}]\d{{3}})+(?:[.,]\d+)?|\d[\d.,]*\d|\d)(?:[eE][-+]?\d{{1,3}})?(?!\w)"
 )
+FRACTION = re.compile(r"\\[dt]?frac\{\s*(\d+)\s*\}\{\s*(\d+)\s*\}")
+RATIO = re.compile(rf"(?<![\w.,/])([-+−]?\d+)[{SPACES}]?/[{SPACES}]?(\d+)(?![\w/]|[.,]\d)")
 BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 
 
@@ -34,20 +36,32 @@ class Config(VerifierConfig):
 def check(row: dict[str, Any], config: Config) -> str:
     """``wrong_number``, ``no_number``, ``no_expected_number`` or "". The boxed number counts, else the last one."""
     expected = row["meta"].get(config.field)
-    right = [float(expected)] if _is_number(expected) else readings(str(expected), config.decimal)
+    right = [float(expected)] if _is_number(expected) else _values(str(expected), config.decimal)
     if expected is None or not right:
         return "no_expected_number"
-    boxed = BOXED.findall(row["answer"])
-    found = NUMBER.findall(boxed[-1] if boxed else row["answer"])
-    if not found:
+    answer = FRACTION.sub(r"\1/\2", row["answer"])
+    boxed = BOXED.findall(answer)
+    values = _values(boxed[-1] if boxed else answer, config.decimal)
+    if not values:
         return "no_number"
-    values = readings(found[-1], config.decimal)
     close = any(math.isclose(v, r, rel_tol=config.rel_tol, abs_tol=config.abs_tol) for v in values for r in right)
     return "" if close else "wrong_number"
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _values(text: str, decimal: str) -> list[float]:
+    """What the last number of a text can mean; a fraction at its end is that fraction, or its last number."""
+    text = FRACTION.sub(r"\1/\2", text)
+    found = NUMBER.findall(text)
+    values = readings(found[-1], decimal) if found else []
+    ratios = RATIO.findall(text)
+    if ratios and found and found[-1] == ratios[-1][1] and int(ratios[-1][1]):
+        top, bottom = (int(part.replace("−", "-")) for part in ratios[-1])
+        values.append(top / bottom)
+    return values
 
 
 def readings(text: str, decimal: str) -> list[float]:

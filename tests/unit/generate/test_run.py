@@ -23,7 +23,19 @@ from distill.signals import SignalReader
 from tests.unit.generate import rows as candidates
 from tests.unit.generate.stage import generate, write_prompts
 
-COLUMNS = ["id", "sample", "cluster", "lang", "messages", "answer", "reasoning", "teacher", "request_key", "meta"]
+COLUMNS = [
+    "id",
+    "sample",
+    "cluster",
+    "lang",
+    "messages",
+    "answer",
+    "reasoning",
+    "teacher",
+    "request_key",
+    "score",
+    "meta",
+]
 
 
 def test_kept_and_rejected_add_up_and_the_files_say_what_the_card_says(work):
