@@ -14,7 +14,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from distill import __version__
-from distill.errors import ConfigError, DiskProblem, DistillError, EnvironmentProblem, Interrupted
+from distill.errors import ConfigError, DiskProblem, DistillError, EnvironmentProblem, Interrupted, struck
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("distill.commands.stage", "stage 1: ask the teacher"),
     "train": ("distill.commands.stage", "stage 2: train the student"),
     "eval": ("distill.commands.stage", "stage 3: compare teacher, base and student"),
-    "release": ("distill.commands.stage", "stage 4: build the client bundle"),
+    "release": ("distill.commands.release", "stage 4: build the client bundle; --compare holds it to an earlier one"),
     "compare": ("evals.compare", "compare any systems on the same items, with intervals and euros"),
     "catalog": ("distill.commands.catalog", "search the dated facts: licences, prices, providers, models, gpus, grid"),
     "verify": ("distill.commands.verify", "check a bundle: every file, every hash"),
@@ -124,8 +124,11 @@ def _bug(error: BaseException) -> int:
     """The only ending with a traceback, and it goes to a file."""
     handle, path = tempfile.mkstemp(prefix="distill-bug-", suffix=".txt")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        traceback.print_exception(error, file=file)
-    print(f"distill: a bug of ours ({type(error).__name__}: {str(error)[:200]}) | details: {path}", file=sys.stderr)
+        file.write(struck("".join(traceback.format_exception(error))))
+    print(
+        f"distill: a bug of ours ({type(error).__name__}: {struck(str(error))[:200]}) | details: {path}",
+        file=sys.stderr,
+    )
     return 70
 
 

@@ -124,6 +124,15 @@ def gate(changes: Mapping[str, Any]) -> None:
     )
 
 
+def summary(changes: Mapping[str, Any]) -> list[str]:
+    """What changed, one line each: for a person who waits."""
+    quality, name = changes["quality"], f"{changes['previous']['name']}-{changes['previous']['version']}"
+    shown = interval(quality["difference"]) or "not known"
+    lines = [f"after {name}: accuracy {shown} on {quality['items']} common items, {quality['outcome']}"]
+    lines.append(f"right before and wrong now: {quality['lost']}; wrong before and right now: {quality['gained']}")
+    return [*lines, *(f"{setting}: {old!r} -> {new!r}" for setting, old, new in changes["settings"])]
+
+
 def markdown(changes: Mapping[str, Any], title: str) -> str:
     """papers/changes.md."""
     quality, before = changes["quality"], changes["previous"]

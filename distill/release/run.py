@@ -106,6 +106,8 @@ def _compare(made: Record, bundle: Path, config: RunConfig) -> None:
     changes = previous.compare(bundle, config.resolve(config.release.previous), config.eval.margin)
     (bundle / "papers" / "changes.md").write_bytes(previous.markdown(changes, made.title).encode("utf-8"))
     (bundle / "papers" / "changes.json").write_bytes(_json(changes).encode("utf-8"))
+    for line in previous.summary(changes):
+        say(line)
     previous.gate(changes)
 
 

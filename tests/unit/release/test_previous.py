@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from distill.cli import main
 from distill.config import RunConfig
 from distill.errors import ConfigError, GateFailed, GateInconclusive, IntegrityError
 from distill.release import previous
@@ -86,3 +87,54 @@ def test_the_previous_release_is_an_input_of_the_stage(second, first):
     from distill.release import run
 
     assert run.inputs(second[0]) == [first[1] / "SHA256SUMS"]
+
+
+# -- the command --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def versions(first, tmp_path_factory):
+    """(release 0.1.0, an equal 0.2.0, a worse 0.3.0)."""
+    made = [first[1]]
+    for version, right in (("0.2.0", lambda n: n % 4), ("0.3.0", lambda n: n % 2)):
+        path = tmp_path_factory.mktemp(version) / "runs" / "sorter"
+        config, folder = run_folder(path, first[0], version=version)
+        write_samples(folder.eval / "student.parquet", right=right)
+        made.append(build(config, folder))
+    return made
+
+
+def test_two_bundles_are_compared_and_a_worse_one_is_exit_20(versions, capsys, tmp_path):
+    old, equal, worse = map(str, versions)
+    assert main(["release", equal, "--compare", old]) == 0
+    assert "# What changed: sorter-0.2.0, after sorter-0.1.0" in capsys.readouterr().out
+    assert main(["release", worse, "--compare", old]) == 20
+    shown = capsys.readouterr()
+    assert "| right before, wrong now | 52 |" in shown.out
+    assert shown.err.startswith("distill: release.previous: against release 0.1.0: -0.25")
+    assert main(["release", old, "--compare", worse]) == 0  # back to what was better: a rollback passes
+    assert main(["release", str(tmp_path), "--compare", old]) == 2
+    assert main(["release", equal, "--compare", str(tmp_path)]) == 2
+    shutil.copytree(old, tmp_path / "old")
+    (tmp_path / "old" / "scores.json").write_text("{}")
+    assert main(["release", equal, "--compare", str(tmp_path / "old")]) == 6
+
+
+def test_with_a_configuration_compare_is_the_setting_previous(monkeypatch, tmp_path):
+    from distill.commands import release, stage
+
+    seen = []
+    monkeypatch.setattr(stage, "main", lambda args: seen.append(args.overrides) or 0)
+    (tmp_path / "configs").mkdir()
+    path = tmp_path / "configs" / "run.yaml"
+    path.write_text("name: x\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["release", str(path), "release.version=0.2.0", "--compare", "runs/x/release/x-0.1.0"]) == 0
+    assert seen == [["release.version=0.2.0", 'release.previous="../runs/x/release/x-0.1.0"']]
+    assert release.__doc__
+
+
+def test_what_changed_is_said_while_the_bundle_is_built(second, capsys):
+    build(*second)
+    said = capsys.readouterr().err
+    assert "after sorter-0.1.0: accuracy 0.000" in said
