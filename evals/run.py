@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from distill.artifacts import write_json, write_text
 from distill.errors import ConfigError, GateFailed, GateInconclusive
 from distill.progress import say
-from evals import arms, baseline, economics, samples
+from distill.query import went
+from evals import arms, baseline, economics, planned, samples
 from evals.analysis import Arm, Question, analyse
 from evals.asking import Exam, exams
 from evals.leaks import leaks
@@ -122,6 +123,8 @@ def _extra(
         "name": config.name,
         "sets": _sets(questions),
         "leaks": _leaks(folder, questions),
+        "went": went.table(folder.db),
+        "planned": planned.recorded(folder),
         "economics": {
             "eur_per_hour": serving.eur_per_hour,
             "utilisation": serving.utilisation,

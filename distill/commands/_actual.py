@@ -1,40 +1,40 @@
-"""What a run really took, line by line beside its plan."""
+"""The plan that a run is compared with: written before it begins, read beside what it took."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from distill.artifacts import RunFolder
+from distill.artifacts import RunFolder, write_json
+from distill.errors import DistillError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from distill.config import RunConfig
+
+PLAN = "plan.json"
+
 
 def compare(plan: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     """Rows of (what, planned, actual, share by which the actual is above the plan); [] when nothing was run there."""
-    folder = RunFolder(path)
-    card, student = _read(folder.data_card), _read(folder.student / "student.json")
-    teacher, work = plan["teacher"], plan["training"] or {}
-    tokens, cost = card.get("tokens", {}), card.get("cost", {})
-    found = (
-        ("prompts", plan["prompts"]["used"], card.get("rows", {}).get("prompts")),
-        ("teacher's input tokens", teacher["prompt"][1], tokens.get("prompt")),
-        ("teacher's output tokens", teacher["completion"][1], tokens.get("completion")),
-        ("teacher, EUR", teacher["expected_eur"] if teacher["paid"] else None, cost.get("eur")),
-        ("training rows", work.get("rows"), student.get("rows")),
-        ("training steps", work.get("steps"), student.get("steps")),
-    )
-    return [
-        {"what": what, "planned": planned, "actual": actual, "above": actual / planned - 1 if planned else None}
-        for what, planned, actual in found
-        if planned is not None and actual is not None
-    ]
+    rows: list[dict[str, Any]] = importlib.import_module("evals.planned").compare(plan, RunFolder(path))
+    return rows
 
 
-def _read(path: Path) -> dict[str, Any]:
+def write_plan(config: RunConfig, folder: RunFolder) -> None:
+    """Write plan.json, unless the folder has this configuration's. What cannot be planned, the stages explain."""
+    from distill.commands import plan
+
+    path = folder.path / PLAN
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        if json.loads(path.read_text("utf-8"))["config_sha256"] == config.hash():
+            return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none yet, or a damaged one
+    try:
+        facts, _ = plan.build(config, plan.GPUS, 1, plan.ZONE, plan.VOLUME, 0.0)
+    except DistillError:
+        return
+    write_json(path, facts)

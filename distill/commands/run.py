@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """All stages in order, then the summary."""
-    from distill.commands import _summary
+    from distill.commands import _actual, _summary
 
     config = load_config(args)
     alone("run")
@@ -102,6 +102,7 @@ def main(args: argparse.Namespace) -> int:
         )
     with open_run(run_path(args, config)) as folder:
         _summary.write_config(config, folder)
+        _actual.write_plan(config, folder)
         for name in STAGES:
             run_stage(name, config, folder)
         _summary.show(config, folder)
