@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from distill import artifacts, gates, prompts, rows
 from distill.errors import TooManyRejected
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from distill.artifacts import RunFolder
     from distill.config import RunConfig
+    from distill.generate.filters._base import FilterConfig
     from distill.query.ask import Outcome
     from distill.records import Message, Prompt
 
@@ -39,8 +40,13 @@ class Asked:
 
 def inputs(config: RunConfig) -> list[Path]:
     """The prompt file, and the files that filters compare with."""
-    paths = [config.resolve(path) for item in config.generate.filters for path in item.files()]  # type: ignore[attr-defined]
+    paths = [config.resolve(path) for item in filters(config) for path in item.files()]
     return [file for path in [*writing.inputs(config), *paths] for file in rows.files(path)]
+
+
+def filters(config: RunConfig) -> list[FilterConfig]:
+    """The filters, with what they leave to the rest of the configuration."""
+    return [cast("FilterConfig", item).completed(config) for item in config.generate.filters]
 
 
 def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
@@ -53,7 +59,7 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         made = writing.build(config, folder, desk)
         asked = _ask(desk, config, made.built.prompts)
         candidates = [_candidate(item, config) for item in asked]
-        reasons = sieve.sift(candidates, config.generate.filters, config.generate.verifiers, config.resolve, desk)
+        reasons = sieve.sift(candidates, filters(config), config.generate.verifiers, config.resolve, desk)
         reasons = sieve.select(candidates, reasons, config.generate.select)
         kept = [pair for pair, reason in zip(zip(asked, candidates, strict=True), reasons, strict=True) if not reason]
         held = dataset.split((row["cluster"] for _, row in kept), config.generate.holdout, config.seed)

@@ -160,7 +160,7 @@ def parse_chat(raw: bytes) -> Completion:
     if not isinstance(content, str):
         return Completion("", finish, usage=usage, model=model, reject="null_content")
     reasoning, text = split_reasoning(content)
-    explicit = message.get("reasoning_content") if isinstance(message, dict) else None
+    explicit = (message.get("reasoning_content") or message.get("reasoning")) if isinstance(message, dict) else None
     if isinstance(explicit, str) and explicit:
         reasoning = explicit
     reject = "truncated" if finish == "length" else "empty" if not text.strip() else ""
@@ -168,9 +168,9 @@ def parse_chat(raw: bytes) -> Completion:
 
 
 def split_reasoning(text: str) -> tuple[str, str]:
-    """(reasoning, answer) of a text that may begin with a ``<think>`` block."""
+    """(reasoning, answer) of a text that may begin with a ``<think>`` block, whose first tag the template may hold."""
     stripped = text.lstrip()
-    if not stripped.startswith("<think>"):
+    if not stripped.startswith("<think>") and ("<think>" in text or "</think>" not in text):
         return "", text
     thought, closed, answer = stripped.removeprefix("<think>").partition("</think>")
     return (thought.strip(), answer.lstrip()) if closed else (thought.strip(), "")

@@ -6,10 +6,12 @@ import copy
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from distill import plugins
 from distill.generate.filters._base import FilterConfig
-from distill.generate.sieve import FILTERS, sift
+from distill.generate.sieve import FILTERS, SELECT, count, select, sift
 from tests.unit.generate.rows import row
 
 NAMES = plugins.available(FILTERS)
@@ -67,3 +69,33 @@ def test_in_the_sieve_kept_and_rejected_add_up_and_the_filter_is_named(filter_an
     found = sift(rows(), [config], [], resolve)
     assert len(found) == len(rows())
     assert all(reason == "" or reason.startswith(f"{config.kind}/") for reason in found)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    chosen=st.lists(st.sampled_from(NAMES), max_size=4),
+    texts=st.lists(st.sampled_from(ANSWERS) | st.text(max_size=60), min_size=1, max_size=30),
+    per_prompt=st.integers(1, 4),
+    how=st.sampled_from(["all", "first", "majority", "best"]),
+    failed=st.sets(st.integers(0, 29)),
+)
+def test_whatever_the_filters_kept_and_each_rejection_add_up_to_what_was_asked(
+    tmp_path, chosen, texts, per_prompt, how, failed
+):
+    (tmp_path / "items.jsonl").write_text(json.dumps({"text": "seven words that stand in a row"}) + "\n", "utf-8")
+    configs = []
+    for name in chosen:
+        config = plugins.load(FILTERS, name).Config
+        configs.append(config.model_validate({"kind": name, **{path: ["items.jsonl"] for path in config.PATHS}}))
+    candidates = [
+        row(text, prompt=f"Question {n // per_prompt}", number=n // per_prompt, sample=n % per_prompt, lang="en")
+        | {"reject": "empty" if n in failed else ""}
+        for n, text in enumerate(texts)
+    ]
+    reasons = select(candidates, sift(candidates, configs, [], lambda path: tmp_path / path), how)
+    counts = count(reasons)
+    kept = sum(not reason for reason in reasons)
+    assert len(reasons) == len(candidates)
+    assert kept + sum(counts.values()) == len(candidates)
+    assert {reason.split("/")[0] for reason in counts} <= {"teacher", SELECT.strip("/"), *chosen}
+    assert counts.get("teacher/empty", 0) == len({n for n in failed if n < len(texts)})

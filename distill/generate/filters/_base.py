@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
+    from distill.config import RunConfig
+
 
 class FilterConfig(PluginConfig):
     """Base of a filter's settings."""
@@ -26,6 +28,10 @@ class FilterConfig(PluginConfig):
     def files(self) -> tuple[str, ...]:
         """The files it reads, as written in the configuration."""
         return tuple(path for name in self.PATHS for path in getattr(self, name))
+
+    def completed(self, config: RunConfig) -> Self:
+        """A copy with what is left to the rest of the configuration filled in."""
+        return self
 
     def located(self, resolve: Callable[[str], Path]) -> Self:
         """A copy whose paths are absolute."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from distill.errors import ConfigError
 from distill.generate.filters._base import FilterConfig
 from distill.generate.filters._text import conversation, fingerprint, words
 from distill.prompts import load_rows
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from distill.config import RunConfig
 
 
 class Config(FilterConfig):
@@ -17,14 +23,25 @@ class Config(FilterConfig):
 
     PATHS: ClassVar[tuple[str, ...]] = ("paths",)
     kind: Literal["contamination"] = "contamination"
-    paths: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Evaluation files (JSONL, CSV, Parquet), relative to the configuration file."""
+    paths: tuple[str, ...] = ()
+    """Evaluation files (JSONL, CSV, Parquet), relative to the configuration file. Empty = those of `eval.tasks`."""
     fields: tuple[str, ...] = ()
     """Fields of the items that are compared. Empty = every field that holds text."""
     ngram: Annotated[int, Field(ge=5, le=50)] = 13
     """Words in a row that count as an overlap."""
     min_words: Annotated[int, Field(ge=1)] = 6
     """A text shorter than `ngram` counts when it appears whole; one below this many words (a label) never does."""
+
+    def completed(self, config: RunConfig) -> Self:
+        """Raises ConfigError when neither names a file: nothing would be compared."""
+        paths = self.paths or tuple(path for task in config.eval.tasks if (path := getattr(task, "path", "")))
+        if not paths:
+            raise ConfigError(
+                "the filter 'contamination' has nothing to compare with",
+                where="generate.filters",
+                next="contamination.paths, or eval.tasks with files",
+            )
+        return self.model_copy(update={"paths": tuple(dict.fromkeys(paths))})
 
 
 def keep(rows: list[dict[str, Any]], config: Config) -> list[str]:
