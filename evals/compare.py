@@ -175,7 +175,7 @@ def _judged(
         return arms, []
     desk = Desk(suite.folder, args.out / "speed.json", args.max_cost_eur, suite.serving)
     with open_run(args.out) as folder, Store(folder.db) as store:
-        return judged(arms, questions, reference, store, desk, args.draws, args.seed)
+        return judged(arms, questions, reference, store, desk)
 
 
 def _set(name: str, kind: str, items: int, licence: str, choices: Sequence[str]) -> dict[str, Any]:

@@ -106,14 +106,14 @@ def verdict(completion: Completion, verdicts: Mapping[str, float]) -> float | No
 
 
 def judged(
-    arms: Sequence[Arm], questions: Sequence[Exam], reference: str, store: Store, desk: Desk, draws: int, seed: int
+    arms: Sequence[Arm], questions: Sequence[Exam], reference: str, store: Store, desk: Desk
 ) -> tuple[list[Arm], list[dict[str, Any]]]:
     """The arms with the judge's scores in place, and what is said about each judge. Nothing to judge: as they were."""
     found, said = list(arms), []
     titles = dict.fromkeys(q.config.title for q in questions if q.config.judged_by)
     for title in titles:
         mine = [q for q in questions if q.config.title == title]
-        bench = Bench(mine, reference, store, desk, draws, seed)
+        bench = Bench(mine, reference, store, desk)
         found, facts = bench.sit(found)
         said.append(facts)
     return found, said
@@ -122,11 +122,8 @@ def judged(
 class Bench:
     """One task's judge at work."""
 
-    def __init__(
-        self, questions: Sequence[Exam], reference: str, store: Store, desk: Desk, draws: int, seed: int
-    ) -> None:
+    def __init__(self, questions: Sequence[Exam], reference: str, store: Store, desk: Desk) -> None:
         self.questions, self.reference, self.store, self.desk = questions, reference, store, desk
-        self.draws, self.seed = draws, seed
         self.config: Any = questions[0].config
         self.title = self.config.title
         self.clusters = [q.item.cluster for q in questions]
@@ -241,7 +238,7 @@ class Bench:
                 consistent.append(float(first == second))
         extra = [len(a.text) - len(b.text) for a, b in zip(rows[name], rows[self.reference], strict=True)]
         scores = [m or 0.0 for m in marks]
-        level = judge_stats.length_controlled(scores, extra, self.clusters, min(self.draws, 2000), self.seed)
+        level = judge_stats.length_controlled(scores, extra, self.clusters)
         return marks, {
             "win_rate": _number(stats.clustered_mean(scores, self.clusters)),
             "length_controlled": level.as_dict() if level else None,
@@ -299,7 +296,7 @@ class Bench:
             return None
         judge, human = [c[0] for c in checked], [c[1] for c in checked]
         same = sum(j == h for j, h in checked)
-        kappa = judge_stats.kappa(judge, human, self.draws, self.seed)
+        kappa = judge_stats.kappa(judge, human)
         return {
             "n": len(checked),
             "enough": len(checked) >= judge_stats.ENOUGH,
@@ -309,7 +306,7 @@ class Bench:
 
     def _corrected(self, marks: Sequence[float], checked: Sequence[tuple[float, float]]) -> dict[str, Any] | None:
         judge, human = [c[0] for c in checked], [c[1] for c in checked]
-        found = judge_stats.corrected_rate(marks, self.clusters, judge, human, self.draws, self.seed)
+        found = judge_stats.corrected_rate(marks, self.clusters, judge, human)
         return _number(found) if found else None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +50,12 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     questions = exams(config.eval.tasks, config.prompts, tokens, base, config.seed)
     students = exams(config.eval.tasks, config.student_prompts(), tokens, base, config.seed)
     announce(questions, config.eval.margin)
-    found = arms.answered(config, folder, questions, students)
+    found, judges = _judged(config, folder, arms.answered(config, folder, questions, students), questions)
     for arm in found:
         facts = {"arm": arm.name, "model": arm.model, "held": arm.held, "speed": arm.speed and arm.speed.as_dict()}
         samples.write(folder.eval / f"{arm.name}.parquet", arm.samples, facts)
-    report = analyse(found, _question(config, folder, found, questions))
+    question = _question(config, folder, found, questions)
+    report = analyse(found, replace(question, extra={**question.extra, "judges": judges}))
     publish(report, folder.report_json, folder.report_html)
     say(report["verdict"]["sentence"])
     _gate(config, report, folder.report_html)
@@ -80,13 +82,33 @@ def publish(report: dict[str, Any], json_path: Path, html_path: Path) -> None:
     write_text(html_path, html(report))
 
 
-def _question(config: RunConfig, folder: RunFolder, found: Sequence[Arm], questions: Sequence[Exam]) -> Question:
-    names = [arm.name for arm in found]
+def _judged(
+    config: RunConfig, folder: RunFolder, found: list[Arm], questions: Sequence[Exam]
+) -> tuple[list[Arm], list[dict[str, Any]]]:
+    """The arms with a judge's scores, where a task names one."""
+    from distill.query.store import Store
+    from evals.judge import judged
+
+    if not any(q.config.judged_by for q in questions):
+        return found, []
+    _, reference = roles([arm.name for arm in found])
+    with Store(folder.db) as store:
+        return judged(found, questions, reference, store, arms.desk(config, folder))
+
+
+def roles(names: Sequence[str]) -> tuple[str, str]:
+    """(candidate, reference) among the arms. Raises ConfigError when there are not two."""
     models = [n for n in names if not n.startswith(("baseline", "alternative"))]
     candidate = "student" if "student" in names else (models or names)[-1]
     reference = "teacher" if "teacher" in names else names[0]
     if candidate == reference:
         raise ConfigError("eval.arms needs two systems to compare", next="eval.arms: [teacher, student]")
+    return candidate, reference
+
+
+def _question(config: RunConfig, folder: RunFolder, found: Sequence[Arm], questions: Sequence[Exam]) -> Question:
+    names = [arm.name for arm in found]
+    candidate, reference = roles(names)
     before = [a for a in found if a.name in UNTOUCHED and a.name not in (reference, candidate)]
     # The best of the untouched ones: a gain over a weak prompt would be no gain.
     base = max(before, key=lambda a: sum(s.correct for s in a.samples)).name if before else None
