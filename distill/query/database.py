@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x416C6D62  # "Almb"
 SCHEMA_VERSION = 2
+SALVAGE = "take what is intact with: distill salvage RUN_FOLDER"
 RAW, ZLIB = 0, 1
 COMPRESS_FROM = 4096  # bytes; below that the compressor costs more time than a committed row
 
@@ -80,7 +81,7 @@ class Mark:
             raise IntegrityError(
                 f"{acknowledged - commits} acknowledged commits are missing (no {path.name}-wal, or an older file)",
                 where=str(path),
-                next="put the missing file back, or take what is left with: distill salvage RUN_FOLDER",
+                next=f"put the missing file back, or {SALVAGE}",
             )
 
 
@@ -97,6 +98,15 @@ def open_writer(path: Path, schema: str, mark: Mark) -> sqlite3.Connection:
     except OSError as error:
         raise disk_problem(error, path) from error
     connection = connect(path)
+    try:
+        _prepare(connection, path, schema, mark, fresh)
+    except BaseException:
+        connection.close()  # a log left open here would hide the one that a person puts back
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, schema: str, mark: Mark, fresh: bool) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -124,9 +134,12 @@ def open_writer(path: Path, schema: str, mark: Mark) -> sqlite3.Connection:
         _upgrade(connection, path, version)
     if fresh or not tables:
         fsync_dir(path.parent)
-    uuid, commits = connection.execute("SELECT uuid, commits FROM store").fetchone()
-    mark.check(uuid, commits, path)
-    return connection
+    row = connection.execute(
+        "SELECT uuid, commits FROM store WHERE typeof(uuid) = 'blob' AND typeof(commits) = 'integer'"
+    ).fetchone()
+    if row is None:
+        raise damaged(path)
+    mark.check(row[0], row[1], path)
 
 
 def _upgrade(connection: sqlite3.Connection, path: Path, version: int) -> None:
@@ -197,9 +210,7 @@ def checked(codec: int, blob: bytes, digest: bytes, where: str) -> bytes:
     except zlib.error:
         raw = None
     if raw is None or hashlib.sha256(raw).digest() != digest:
-        raise IntegrityError(
-            "a stored answer is damaged", where=where, next="take what is intact with: distill salvage RUN_FOLDER"
-        )
+        raise IntegrityError("a stored answer is damaged", where=where, next=SALVAGE)
     return raw
 
 
@@ -212,15 +223,16 @@ def explained(path: Path) -> Iterator[None]:
         raise explain(error, path) from error
 
 
+def damaged(path: Path) -> IntegrityError:
+    """The one line for a store whose content cannot be."""
+    return IntegrityError("the store of answers is damaged", where=str(path), next=SALVAGE)
+
+
 def explain(error: sqlite3.Error, path: Path) -> Exception:
     """The known ending behind an SQLite error; an unknown one stays what it is (our bug)."""
     code = getattr(error, "sqlite_errorcode", None) or 0
     if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return IntegrityError(
-            "the store of answers is damaged",
-            where=str(path),
-            next="take what is intact with: distill salvage RUN_FOLDER",
-        )
+        return damaged(path)
     if code & 0xFF in (
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,

@@ -82,7 +82,12 @@ class Store:
             self.recovered = self._recover()
             self._ballast = database.Ballast(self.path)
         except BaseException as error:
+            for connection in (getattr(self, "_reader", None), getattr(self, "_writer", None)):
+                if connection is not None:
+                    connection.close()
             os.close(self._lock)
+            if isinstance(error, sqlite3.IntegrityError):  # rows that contradict each other
+                raise database.damaged(self.path) from error
             if isinstance(error, sqlite3.Error):
                 raise database.explain(error, self.path) from error
             raise
