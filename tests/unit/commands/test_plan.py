@@ -92,7 +92,7 @@ STOPS = [
     ("no cap", {"max_cost_eur: 1": "max_cost_eur: 0"}, 2, "a paid teacher needs a cap"),
     ("a forbidden region", {MISTRAL: "{kind: openai, provider: deepseek, model: deepseek-v4-pro}"}, 5, "CN"),
     ("a forbidden teacher", {MISTRAL: "{kind: openai, provider: anthropic, model: claude-opus-5-5}"}, 5, "prohibited"),
-    ("a live teacher behind an API", {"student: {": "train: {method: whitebox}\nstudent: {"}, 2, "this process"),
+    ("a live teacher behind an API", {"student: {": "train: {method: whitebox}\nstudent: {"}, 2, "top_logprobs"),
     ("nothing to learn from", {"student: {": "train: {method: offline_topk}\nstudent: {"}, 2, "none are stored"),
     ("an unknown base", {"smollm2-135m-instruct": "hub:nobody/base@abc"}, 5, "no licence of 'nobody/base'"),
     ("no prompts", {"prompts.jsonl": "nothing.jsonl"}, 4, "nothing.jsonl"),
