@@ -20,7 +20,7 @@ from distill.config.prompts import Example, Prompts
 from distill.config.release import Declared, Release
 from distill.config.section import Provider, Section, Task, problems, validate
 from distill.config.student import Adapter, Prune, Student, StudentPrompt
-from distill.config.train import LIVE_METHODS, Train
+from distill.config.train import LIVE_METHODS, SERVED_METHODS, Train
 from distill.records import canonical_json
 from distill.strict_yaml import apply_override, read_yaml
 
@@ -83,10 +83,16 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _the_teacher_can_serve_the_method(self) -> RunConfig:
         method, kind = self.train.method, self.teacher.kind
-        if method in LIVE_METHODS and kind != "transformers":
+        served = kind == "openai" and method in SERVED_METHODS
+        if method in LIVE_METHODS and kind != "transformers" and not served:
             raise ValueError(
                 f"train.method {method!r} needs the teacher's weights in this process, and teacher.kind is {kind!r}; "
                 "use teacher.kind: transformers, or train.method: offline_topk or sft"
+            )
+        if served and (not getattr(self.teacher, "top_logprobs", 0) or self.train.temperature != 1):
+            raise ValueError(
+                f"train.method {method!r} with a teacher on a vLLM server learns from teacher.top_logprobs (20, for "
+                "example) of each token, at train.temperature 1; set both, or use teacher.kind: transformers"
             )
         if method == "offline_topk" and not self.generate.signals_top_k:
             raise ValueError(

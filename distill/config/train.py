@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from distill.config.section import Loss, Section
 
-LIVE_METHODS = ("whitebox", "on_policy", "cross_tokenizer")  # the teacher scores in this process
+LIVE_METHODS = ("whitebox", "on_policy", "cross_tokenizer")  # the teacher scores while the student learns
+SERVED_METHODS = ("whitebox", "on_policy")  # ... and may do so on a vLLM server
 
 
 class Train(Section):
@@ -19,7 +20,9 @@ class Train(Section):
     `distill plan` says which and why. `sft`: teacher text. `offline_topk`: stored teacher log-probabilities.
     `whitebox`: live teacher with the student's tokenizer. `on_policy`: the same on the student's own answers.
     `cross_tokenizer`: live teacher with another tokenizer, aligned by the bytes of the text. `preference`: the
-    teacher's answer rather than the untrained student's own (DPO); no live teacher needed."""
+    teacher's answer rather than the untrained student's own (DPO); no live teacher needed. The teacher of `whitebox`
+    and `on_policy` is in this process (`teacher.kind: transformers`) or on a vLLM server of yours (`openai`, with
+    `top_logprobs`: it scores by `prompt_logprobs`)."""
     loss: Loss = Field(default="forward_kl", validate_default=True)
     """Divergence between teacher and student. `sft` uses cross entropy on the teacher's text and ignores it."""
     kd_weight: Annotated[float, Field(ge=0, le=1)] = 0.9

@@ -22,12 +22,15 @@ from torch import Tensor
 
 from distill.errors import DataError
 from distill.train.batches import Batch, Row, Rows, collate, encode_rows
-from distill.train.objective import Head, Parts, Recipe
+from distill.train.likelihood import token_logprobs
+from distill.train.objective import Parts
 from distill.train.signal import FixedRows
 from distill.train.student import head_of, hidden_states
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from distill.train.objective import Head, Recipe
 
 SURE = 1e-6  # least distance of a group's probability from 0 and 1
 
@@ -191,13 +194,13 @@ def aligned_loss(
     hidden_ND: Tensor, head: Head, labels_N: Tensor, teacher: AlignedTeacher, recipe: Recipe
 ) -> tuple[Tensor, Parts]:
     """(loss summed over positions, its parts): cross entropy on the text, and the match of the groups."""
-    student_N = token_logprobs(hidden_ND, head, labels_N, recipe)
+    student_N = token_logprobs(hidden_ND, head, labels_N, recipe.chunk_tokens)
     ce = -student_N.double().sum()
     if teacher.align == "uld":
         kd = uld_at_starts(hidden_ND, head, teacher, recipe)
     else:
         with torch.no_grad():
-            teacher_M = token_logprobs(teacher.hidden_ME, teacher.head, teacher.labels_M, recipe)
+            teacher_M = token_logprobs(teacher.hidden_ME, teacher.head, teacher.labels_M, recipe.chunk_tokens)
         kd = likelihood_match(student_N, teacher_M, teacher)
     weight = recipe.kd_weight
     return ((1 - weight) * ce + weight * kd).float(), Parts(ce.detach(), kd.detach())
@@ -230,47 +233,3 @@ def uld_at_starts(hidden_ND: Tensor, head: Head, teacher: AlignedTeacher, recipe
         theirs = teacher.hidden_ME.index_select(0, teacher.starts_M[at : at + step])
         total = total + checkpoint(chunk, mine, theirs, use_reentrant=False)
     return total
-
-
-class _TokenLogprobs(torch.autograd.Function):
-    """log q of each label, chunk by chunk; the chunks are computed again in the backward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, vocab: int, labels_N: Tensor, step: int
-    ) -> Tensor:
-        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, labels_N)
-        ctx.vocab, ctx.step = vocab, step
-        head, found = Head(weight_VD, bias_V, vocab), []
-        for at in range(0, hidden_ND.shape[0], step):
-            logits_nV = head.logits(hidden_ND[at : at + step])
-            labels_n1 = labels_N[at : at + step, None]
-            found.append((logits_nV.gather(-1, labels_n1) - logits_nV.logsumexp(-1, keepdim=True))[:, 0])
-        return torch.cat(found)
-
-    @staticmethod
-    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_ND, weight_VD, bias_V, labels_N = ctx.saved_tensors
-        head = Head(weight_VD, bias_V, ctx.vocab)
-        need_weight, need_bias = ctx.needs_input_grad[1:3]
-        grad_ND = torch.empty_like(hidden_ND)
-        grad_VD = torch.zeros_like(weight_VD) if need_weight else None
-        grad_V = torch.zeros_like(bias_V) if need_bias and bias_V is not None else None
-        for at in range(0, hidden_ND.shape[0], ctx.step):
-            rows = slice(at, at + ctx.step)
-            grad_n1 = grad_N[rows, None].float()
-            slope_nV = head.logits(hidden_ND[rows]).softmax(-1).mul_(-grad_n1)
-            slope_nV = slope_nV.scatter_add_(-1, labels_N[rows, None], grad_n1).to(weight_VD.dtype)
-            torch.mm(slope_nV, weight_VD[: head.size], out=grad_ND[rows])
-            if grad_VD is not None:
-                grad_VD[: head.size].addmm_(slope_nV.T, hidden_ND[rows])
-            if grad_V is not None:
-                grad_V[: head.size] += slope_nV.sum(0)
-        return grad_ND, grad_VD, grad_V, None, None, None
-
-
-def token_logprobs(hidden_ND: Tensor, head: Head, labels_N: Tensor, recipe: Recipe) -> Tensor:
-    """log q of each label [N], float32; no array of all logits exists, forward or backward."""
-    step = recipe.chunk(head.size)
-    found: Tensor = _TokenLogprobs.apply(hidden_ND, head.weight_VD, head.bias_V, head.size, labels_N, step)
-    return found

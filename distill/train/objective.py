@@ -95,6 +95,11 @@ class Chunk(Protocol):
         """
 
 
+def chunk_size(vocab: int, wanted: int = 0) -> int:
+    """Positions whose logits exist at the same time: those wanted, or as many as fill CHUNK_BYTES."""
+    return wanted or max(16, CHUNK_BYTES // (4 * vocab))
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What is minimised."""
@@ -108,7 +113,7 @@ class Recipe:
 
     def chunk(self, vocab: int) -> int:
         """Positions per chunk for a vocabulary."""
-        return self.chunk_tokens or max(16, CHUNK_BYTES // (4 * vocab))
+        return chunk_size(vocab, self.chunk_tokens)
 
     def block(self, logits_nV: Tensor) -> int:
         """Positions per block: few on a processor with caches, all of the chunk on an accelerator."""

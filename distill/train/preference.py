@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from distill.errors import ConfigError
-from distill.train.align import token_logprobs
+from distill.train.likelihood import token_logprobs
 from distill.train.objective import Head, Parts, Recipe
 from distill.train.rollout import roll_out
 from distill.train.schedule import seed_micro
@@ -76,7 +76,9 @@ class Preference:
         was_training = model.training
         model.eval()
         with torch.no_grad(), model.disable_adapter():
-            logprobs_N = token_logprobs(hidden_states(model, batch), head_of(model), batch.labels_N, self.recipe)
+            logprobs_N = token_logprobs(
+                hidden_states(model, batch), head_of(model), batch.labels_N, self.recipe.chunk_tokens
+            )
         model.train(was_training)
         return Reference(per_row(logprobs_N, row_N, len(lengths)), row_N, self.settings.preference_beta)
 
@@ -90,7 +92,7 @@ def preference_loss(
     hidden_ND: Tensor, head: Head, labels_N: Tensor, teacher: Reference, recipe: Recipe
 ) -> tuple[Tensor, Parts]:
     """(loss summed over pairs, its parts: mean cross entropy of each chosen answer, and the preference itself)."""
-    logprobs_N = token_logprobs(hidden_ND, head, labels_N, recipe)
+    logprobs_N = token_logprobs(hidden_ND, head, labels_N, recipe.chunk_tokens)
     gain_G = per_row(logprobs_N, teacher.row_N, len(teacher.logprobs_G)) - teacher.logprobs_G
     pairs = len(gain_G) // 2
     preference = -torch.nn.functional.logsigmoid(teacher.beta * (gain_G[:pairs] - gain_G[pairs:])).sum()

@@ -15,6 +15,8 @@ from distill.models import end_ids, tokenizer_fingerprint
 from distill.train.align import CrossTokenizer
 from distill.train.batches import Batch, Row, collate, completion_text
 from distill.train.objective import Recipe, StoredTeacher, chunked_loss
+from distill.train.remote import Remote
+from distill.train.rollout import OnPolicy
 from distill.train.signal import Live, Source, Stored
 from distill.train.student import Loaded, causal_lm, head_of, hidden_states
 
@@ -44,8 +46,12 @@ def prove(
         check_end(causal_lm(student.model), student.tokenizer, "student")
         check_shift(student.model, probe, student.pad, "student")
         check_layout(student, probe, lay_out)
+        source = source.scorer if isinstance(source, OnPolicy) else source
         if isinstance(source, Live):
             check_live(source, probe, lay_out)
+        if isinstance(source, Remote):
+            source.check_server(student.tokenizer, probe)
+            check_stored(source, probe, size, student.pad)
         if isinstance(source, CrossTokenizer):
             check_shift(source.model, [source.pair(row).teacher for row in probe], source.pad, "teacher")
         if isinstance(source, Stored):
@@ -128,7 +134,9 @@ def check_live(source: Live, rows: Sequence[Row], lay_out: Callable[[Sequence[Ro
     at = 0
     for row in rows:
         ids = torch.tensor([[*row.prompt, *row.completion[:-1]]], device=teacher.hidden_NE.device)
-        own_nV = source.model(input_ids=ids).logits[0, len(row.prompt) - 1 :].float().log_softmax(-1)
+        own_nV = (
+            source.model(input_ids=ids).logits[0, len(row.prompt) - 1 :, : teacher.head.size].float().log_softmax(-1)
+        )
         here = slice(at, at + len(row.completion))
         sent_nV = teacher.head.logits(teacher.hidden_NE[here]).log_softmax(-1)
         at = here.stop
@@ -140,7 +148,7 @@ def check_live(source: Live, rows: Sequence[Row], lay_out: Callable[[Sequence[Ro
             )
 
 
-def check_stored(source: Stored, rows: Sequence[Row], vocab: int, pad: int) -> None:
+def check_stored(source: Stored | Remote, rows: Sequence[Row], vocab: int, pad: int) -> None:
     """Stored signals speak of these very tokens, and fit them better where they are than one place off."""
     aligned = shifted = 0.0
     count = 0

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from distill.models import end_ids
 from distill.train.schedule import seed_micro
-from distill.train.signal import Live
 from distill.train.student import causal_lm
 
 if TYPE_CHECKING:
@@ -27,47 +26,37 @@ if TYPE_CHECKING:
 
     from distill.config import Train
     from distill.train.batches import Batch, Row
-    from distill.train.objective import Head, Recipe, Softmax, Teacher
+    from distill.train.objective import Recipe, Softmax, Teacher
+    from distill.train.remote import Remote
+    from distill.train.signal import Live
     from distill.train.student import Loaded
 
 
 @dataclass(frozen=True)
 class SampledTeacher:
-    """A teacher of which only the probability of the student's own token is used."""
+    """A teacher of which only the log-probability of the student's own token is used."""
 
-    hidden_NE: Tensor
-    head: Head
+    logprobs_N: Tensor
     labels_N: Tensor
 
-    def chunk(self, rows: slice) -> SampledChunk:
-        return SampledChunk(self.head.logits(self.hidden_NE[rows]), self.labels_N[rows])
-
-
-@dataclass(frozen=True)
-class SampledChunk:
-    """One chunk of it."""
-
-    logits_nW: Tensor
-    labels_n: Tensor
+    def chunk(self, rows: slice) -> SampledTeacher:
+        return SampledTeacher(self.logprobs_N[rows], self.labels_N[rows])
 
     def slope(self, student: Softmax, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
         """(log q - log p of the token [n], that times the score function [n, V]).
 
         Its mean over the student's own tokens is the gradient of KL(student || teacher).
         """
-        labels_n1 = self.labels_n[rows][:, None]
-        teacher_nV = self.logits_nW[rows, : student.logits_nV.shape[1]]
-        teacher_n1 = teacher_nV.gather(-1, labels_n1) - teacher_nV.logsumexp(-1, keepdim=True)
-        ratio_n1 = student.at(labels_n1) - teacher_n1
+        labels_n1 = self.labels_N[rows][:, None]
+        ratio_n1 = student.at(labels_n1) - self.logprobs_N[rows][:, None]
         return ratio_n1[:, 0], (student.probs_nV * -ratio_n1).scatter_add_(-1, labels_n1, ratio_n1)
 
 
-class OnPolicy(Live):
-    """A live teacher that scores the student's own answers."""
+class OnPolicy:
+    """A teacher, in this process or on a server, that scores the student's own answers."""
 
-    def __init__(self, model: Any, student: Loaded, settings: Train, seed: int):
-        super().__init__(model)
-        self.student, self.settings, self.seed = student, settings, seed
+    def __init__(self, scorer: Live | Remote, student: Loaded, settings: Train, seed: int):
+        self.scorer, self.student, self.settings, self.seed = scorer, student, settings, seed
 
     def rows(self, step: int, number: int, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows with the student's answers in steps that are on-policy, which depends on (seed, step) alone."""
@@ -76,11 +65,15 @@ class OnPolicy(Live):
         seed_micro(self.seed, step, -1 - number)
         return roll_out(self.student, rows, self.settings.rollout_max_new_tokens, self.settings.rollout_temperature)
 
-    def teacher(self, batch: Batch) -> Teacher:  # type: ignore[override]
-        live = super().teacher(batch)
+    def count(self, rows: Sequence[Row]) -> int:
+        """Completion tokens."""
+        return self.scorer.count(rows)
+
+    def teacher(self, batch: Batch) -> Teacher:
+        """The teacher at the batch's completion positions."""
         if batch.own and self.settings.rollout_objective == "sampled":
-            return SampledTeacher(live.hidden_NE, live.head, batch.labels_N)
-        return live
+            return SampledTeacher(self.scorer.chosen(batch), batch.labels_N)
+        return self.scorer.teacher(batch)
 
 
 def is_on_policy(seed: int, step: int, share: float) -> bool:

@@ -12,6 +12,7 @@ import torch
 from distill import models, plugins
 from distill.errors import ConfigError, DataError, OutOfMemory
 from distill.progress import say
+from distill.providers._base import Context
 from distill.train import memory, preflight, tracking
 from distill.train.align import CrossTokenizer, aligned_loss
 from distill.train.batches import Rows, collate, encode_rows, plan_steps, read_rows
@@ -19,10 +20,11 @@ from distill.train.holdout import Holdout
 from distill.train.objective import Recipe
 from distill.train.preference import Preference, preference_loss
 from distill.train.prune import prune
+from distill.train.remote import Remote
 from distill.train.resume import identity
 from distill.train.rollout import OnPolicy
 from distill.train.schedule import be_deterministic
-from distill.train.signal import Live, Source, Stored, TextOnly
+from distill.train.signal import Live, OwnBase, Source, Stored, TextOnly
 from distill.train.student import Objective, head_of, load_base, make_student, shares_prefix
 
 if TYPE_CHECKING:
@@ -199,17 +201,38 @@ def open_source(
         return Stored(reader, student.tokenizer), 0
     if method == "preference":
         return Preference(student, recipe, config.train, config.seed), 0
-    model, tokenizer = load_teacher(config)
     if method == "cross_tokenizer":
-        other = CrossTokenizer(model, tokenizer, config.train.align)
+        other = CrossTokenizer(*load_teacher(config), config.train.align)
         for rows, records in ((data.train, data.records), (data.holdout, data.held_records)):
             other.read(records, rows, student.tokenizer, reasoning=config.train.reasoning)
         return other, 0
+    scorer, vocab = open_scorer(config, student, data)
+    return (OnPolicy(scorer, student, config.train, config.seed) if method == "on_policy" else scorer), vocab
+
+
+def open_scorer(config: RunConfig, student: Loaded, data: Data) -> tuple[Live | Remote, int]:
+    """(a teacher that reads the student's tokens, size of the vocabulary both share; 0 = the student's own)."""
+    if config.teacher.kind == "openai":
+        provider = plugins.load("distill.providers", "openai").build(config.teacher, Context(config.resolve(".")))
+        return Remote(provider, head_of(student.model).size), 0
+    if is_own_base(config):
+        say("train: the teacher is the student's base: the student without its adapter scores")
+        return OwnBase(student.model), 0
+    model, tokenizer = load_teacher(config)
     vocab = preflight.shared_vocab(student, model, tokenizer)
     preflight.check_pair(student.tokenizer, tokenizer, data.records)
-    if method == "on_policy":
-        return OnPolicy(model, student, config.train, config.seed), vocab
-    return Live(model), vocab
+    return Live(model, vocab), vocab
+
+
+def is_own_base(config: RunConfig) -> bool:
+    """True when the teacher's weights are those under the student's adapter, bit for bit."""
+    teacher, student = config.teacher, config.student
+    if teacher.adapter or student.adapter.kind in ("none", "qlora") or student.prune is not None:  # type: ignore[attr-defined]
+        return False
+    device = models.pick_device()
+    dtypes = {models.pick_dtype(dtype, device) for dtype in (teacher.dtype, student.dtype)}  # type: ignore[attr-defined]
+    paths = {models.resolve(model, config.resolve(".")).path for model in (teacher.model, student.model)}  # type: ignore[attr-defined]
+    return len(dtypes) == len(paths) == 1
 
 
 def load_teacher(config: RunConfig) -> tuple[Any, Any]:

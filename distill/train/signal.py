@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from distill.errors import DataError
+from distill.train.likelihood import token_logprobs
 from distill.train.objective import LiveTeacher, StoredTeacher
 from distill.train.student import head_of, hidden_states
 
@@ -58,15 +59,38 @@ class TextOnly(FixedRows):
 
 
 class Live(FixedRows):
-    """A teacher in this process, frozen; it reads the same ids as the student."""
+    """A teacher in this process, frozen; it reads the same ids as the student. ``vocab``: columns both share."""
 
-    def __init__(self, model: Any):
-        self.model = model.requires_grad_(False).eval()
+    def __init__(self, model: Any, vocab: int = 0):
+        self.model, self.vocab = model.requires_grad_(False).eval(), vocab
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """Its last hidden states [N, E] at the batch's completion positions."""
+        with torch.no_grad():
+            return hidden_states(self.model, batch)
 
     def teacher(self, batch: Batch) -> LiveTeacher:
+        return LiveTeacher(self.hidden(batch), head_of(self.model, self.vocab))
+
+    def chosen(self, batch: Batch) -> torch.Tensor:
+        """Log-probability [N] of the token that stands at each position."""
         with torch.no_grad():
+            return token_logprobs(self.hidden(batch), head_of(self.model, self.vocab), batch.labels_N)
+
+
+class OwnBase(Live):
+    """The student's base as the teacher: the student without its adapter, so no second copy is held."""
+
+    def __init__(self, model: Any, vocab: int = 0):
+        self.model, self.vocab = model, vocab
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad(), self.model.disable_adapter():
             hidden_NE = hidden_states(self.model, batch)
-        return LiveTeacher(hidden_NE, head_of(self.model))
+        self.model.train(was_training)
+        return hidden_NE
 
 
 class Stored(FixedRows):

@@ -162,7 +162,10 @@ def divergences(pair: Pair, folder: Path, adapter: Path | None) -> dict[str, Any
     student.eval()
     with torch.no_grad():
         sums = [
-            (live_divergence if same else aligned_divergence)(student, reader, row, recipe, memory) for row in rows.rows
+            live_divergence(student, reader, row, recipe, memory)
+            if same
+            else aligned_divergence(student, reader, row, memory)
+            for row in rows.rows
         ]
     memory.save()
     sizes = [
@@ -205,18 +208,17 @@ def live_divergence(student: Any, reader: Any, row: Any, recipe: Any, memory: Me
     return float(chunked_loss(hidden_states(student, batch), mine, batch.labels_N, live, recipe)[1].kd)
 
 
-def aligned_divergence(student: Any, reader: Any, row: Any, recipe: Any, memory: Memory) -> float:
+def aligned_divergence(student: Any, reader: Any, row: Any, memory: Memory) -> float:
     """KL between both models' probabilities of each shared stretch of text, summed over one answer."""
-    from dataclasses import replace
-
-    from distill.train.align import likelihood_match, token_logprobs
+    from distill.train.align import likelihood_match
     from distill.train.batches import collate
+    from distill.train.likelihood import token_logprobs
     from distill.train.student import head_of, hidden_states
 
     batch = collate([row], pad=0)
-    teacher = replace(reader.teacher(batch))
-    theirs_M = memory.get(row.id, lambda: token_logprobs(teacher.hidden_ME, teacher.head, teacher.labels_M, recipe))
-    mine_N = token_logprobs(hidden_states(student, batch), head_of(student), batch.labels_N, recipe)
+    teacher = reader.teacher(batch)
+    theirs_M = memory.get(row.id, lambda: token_logprobs(teacher.hidden_ME, teacher.head, teacher.labels_M))
+    mine_N = token_logprobs(hidden_states(student, batch), head_of(student), batch.labels_N)
     return float(likelihood_match(mine_N, theirs_M, teacher))
 
 

@@ -166,9 +166,9 @@ def ours(options: argparse.Namespace, student: Any, teacher: Any, batch: Any, wh
         stored = StoredTeacher(ids_NK.to(options.device), top_NK.to(options.device))
 
     def step() -> Any:
-        source = None if name == "ce" else stored or live.teacher(batch)
+        source = live.teacher(batch) if what == "ours" and name != "ce" else stored
         if what == "sampled":
-            source = SampledTeacher(source.hidden_NE, source.head, batch.labels_N)
+            source = SampledTeacher(live.chosen(batch), batch.labels_N)
         return objective(batch, source)[0] / len(batch.labels_N)
 
     return step

@@ -13,6 +13,7 @@ from distill.config import Train
 from distill.models import end_ids, load_causal_lm
 from distill.train import rollout, run
 from distill.train.batches import encode_rows
+from distill.train.likelihood import token_logprobs
 from distill.train.objective import Head, Recipe, chunked_loss
 from distill.train.rollout import SampledTeacher, is_on_policy, roll_out, until_end
 from distill.train.schedule import seed_micro
@@ -78,7 +79,7 @@ def test_the_sampled_objective_has_the_gradient_of_reverse_kl_on_average_and_ano
 
     def sampled(teacher_hidden) -> tuple[torch.Tensor, float]:
         many = hidden.detach().expand(draws, -1).contiguous().requires_grad_()
-        source = SampledTeacher(teacher_hidden.expand(draws, -1), Head(t_weight), labels)
+        source = SampledTeacher(token_logprobs(teacher_hidden.expand(draws, -1), Head(t_weight), labels), labels)
         total, parts = chunked_loss(many, Head(weight), labels, source, recipe)
         total.backward()
         return many.grad, float(parts.kd) / draws
