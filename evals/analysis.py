@@ -67,7 +67,7 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
     samples = aligned({arm.name: arm.samples for arm in arms})
     costs = {arm.name: _costs_of(arm, samples[arm.name]) for arm in arms}
     first = samples[question.reference]
-    clusters = [f"{s.task}\x1f{s.cluster}" for s in first]
+    clusters = [s.drawn_with for s in first]
     columns: dict[str, Any] = {f"score:{name}": [s.correct for s in rows] for name, rows in samples.items()}
     columns |= {f"cost:{name}": values for name, values in costs.items() if values is not None}
     drawn = bootstrap(columns, clusters, question.draws, question.seed)

@@ -58,11 +58,13 @@ def exams(
     tasks: Sequence[plugins.PluginConfig], prompts: Prompts, max_new_tokens: int, folder: Path, seed: int
 ) -> list[Exam]:
     """Everything that is asked, in a fixed order."""
+    from distill.prompts import locate
+
     found: list[Exam] = []
     for raw in tasks:
         module = cast("TaskModule", plugins.load("evals.tasks", raw.kind))
         task = completed(cast("TaskConfig", raw), prompts, max_new_tokens)
-        path = (folder / task.path).expanduser().resolve()
+        path = locate(task.path, lambda name: (folder / name).expanduser().resolve())
         items = select(module.examples(task, path), task, seed)
         found += [Exam(module, task, item, module.prompt(item, task)) for item in items]
     return found

@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     add = parser.add_argument
     add("systems", nargs="+", metavar="SYSTEM", help="[NAME=] samples.jsonl | samples.parquet | provider.yaml | model")
-    add("--suite", type=Path, metavar="FILE", help="tasks to ask (needed unless all systems are files of answers)")
+    add("--suite", type=Path, metavar="FILE", help="tasks to ask (needed unless all systems are files), or one of ours")
+    add("--pin", action="append", type=_pin, default=[], metavar="SET=COMMIT", help="commit of a hub's data set")
     add("--reference", metavar="NAME", help="the system compared with (default: the first)")
     add("--candidate", metavar="NAME", help="the system judged (default: the first that is not the reference)")
     add("--margin", type=_share, default=0.05, metavar="SHARE", help="accuracy that may be lost (default 0.05)")
@@ -55,6 +56,13 @@ def _share(text: str) -> float:
     if not 0 < value < 1:
         raise ValueError
     return value
+
+
+def _pin(text: str) -> tuple[str, str]:
+    name, _, commit = text.partition("=")
+    if not re.fullmatch(r"[0-9a-f]{40}", commit) or not name:
+        raise ValueError
+    return name, commit
 
 
 def _natural(text: str) -> int:
@@ -79,8 +87,9 @@ def _euros(text: str) -> float:
 
 
 # argparse names the type in its complaint.
-_share.__name__, _natural.__name__, _draws.__name__, _euros.__name__ = (
+_share.__name__, _natural.__name__, _draws.__name__, _euros.__name__, _pin.__name__ = (
     "share between 0 and 1", "whole number", "number of draws from 1000 to 1000000", "amount in EUR",
+    "OWNER/NAME=40 hexadecimal digits",
 )  # fmt: skip
 
 
@@ -133,7 +142,7 @@ def _arms(
     """The arms with their answers, and what the report says about the sets."""
     from evals import suite as suites
 
-    suite = suites.load(args.suite) if args.suite else None
+    suite = suites.load(args.suite, dict(args.pin)) if args.suite else None
     asked = [system.name for system in chosen if system.settings is not None]
     if asked and suite is None:
         raise ConfigError(

@@ -36,8 +36,9 @@ AFTER = ("generate", "train")
 
 
 def inputs(config: RunConfig) -> list[Path]:
-    """The task files."""
-    return [config.resolve(task.path) for task in config.eval.tasks]  # type: ignore[attr-defined]
+    """The task files. A data set of a hub is pinned by its name."""
+    paths = [task.path for task in config.eval.tasks]  # type: ignore[attr-defined]
+    return [config.resolve(path) for path in paths if not path.startswith("hub:")]
 
 
 def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
@@ -65,7 +66,8 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
 
 def announce(questions: Sequence[Exam], margin: float) -> None:
     """Say before anything is asked what so many items can show, if a fifth of them are answered differently."""
-    clusters = len({(q.config.title, q.item.cluster) for q in questions})
+    alone = {(q.config.title, q.item.id) for q in questions if q.item.cluster == q.item.id}
+    clusters = len(alone) + len({q.item.cluster for q in questions if q.item.cluster != q.item.id})
     best, worst = (100 * detectable_before(n, DISCORDANT) for n in (len(questions), clusters))
     can = f"{best:.1f}" if clusters == len(questions) else f"{best:.1f} to {worst:.1f}"
     say(

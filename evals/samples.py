@@ -56,6 +56,11 @@ class Sample:
             return None
         return self.prompt_tokens + self.completion_tokens
 
+    @property
+    def drawn_with(self) -> str:
+        """What was sampled together: a declared cluster, also across tasks (one passage in many languages)."""
+        return self.cluster if self.cluster != self.id else f"{self.task}\x1f{self.id}"
+
 
 TYPES = {"correct": "float64", "latency_s": "float64", "confidence": "float64"} | dict.fromkeys(
     ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_nano"), "int64"

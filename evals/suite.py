@@ -12,19 +12,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field, PrivateAttr
 
 from distill import config as configuration
 from distill import strict_yaml
 from distill.config import Prompts, Section, Serving, Task
-from distill.errors import Refused
+from distill.errors import ConfigError, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from evals.asking import Exam
     from evals.tasks._base import TaskConfig
 
+SHIPPED = Path(__file__).with_name("suites")
+UNPINNED = re.compile(r"hub:(?P<id>[^@:]+)@PIN(?P<split>:.*)?$")
 NON_COMMERCIAL = re.compile(r"(^|[\s_-])nc([\s_.-]|$)|non-?\s?commercial", re.IGNORECASE)
 
 
@@ -78,9 +82,14 @@ class Suite(Section):
         )
 
 
-def load(path: Path) -> Suite:
-    """Read and validate a suite. Raises ConfigError, and Refused for a set that a client report may not use."""
-    suite = configuration.validate(Suite, strict_yaml.read_yaml(path), str(path))
+def load(path: Path, pins: Mapping[str, str] | None = None) -> Suite:
+    """Read and validate a suite: a file, or the name of a shipped one. ``pins``: data set of a hub -> its commit.
+
+    Raises ConfigError, and Refused for a set that a client report may not use.
+    """
+    if not path.exists() and (shipped := SHIPPED / f"{path}.yaml").is_file():
+        path = shipped
+    suite = configuration.validate(Suite, _pinned(strict_yaml.read_yaml(path), {} if pins is None else pins, path), str(path))
     suite._folder = path.resolve().parent
     if suite.profile == "client":
         for task in suite.task_configs:
@@ -91,6 +100,29 @@ def load(path: Path) -> Suite:
                     next="leave the set out, or profile: internal",
                 )
     return suite
+
+
+def _pinned(values: dict[str, Any], pins: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """The suite with commits in place of `PIN`. Raises ConfigError for a data set without one."""
+    tasks = values.get("tasks")
+    if not isinstance(tasks, list):
+        return values
+    found = []
+    for task in tasks:
+        source = task.get("path") if isinstance(task, dict) else None
+        match = UNPINNED.match(source) if isinstance(source, str) else None
+        if match is None:
+            found.append(task)
+            continue
+        name = match["id"]
+        if name not in pins:
+            raise ConfigError(
+                f"no commit of {name} is pinned: what is examined would change from one day to the next",
+                where=str(path),
+                next=f"--pin {name}=COMMIT (the data set's page lists its commits)",
+            )
+        found.append({**task, "path": f"hub:{name}@{pins[name]}{match['split'] or ''}"})
+    return {**values, "tasks": found}
 
 
 def questions(suite: Suite) -> list[Exam]:

@@ -34,21 +34,24 @@ class TaskConfig(PluginConfig):
     """What every task has."""
 
     path: str
-    """JSONL, CSV or Parquet file of the items, relative to the configuration file."""
+    """File of the items (JSONL, CSV, Parquet ...), relative to the configuration file, or a data set of a hub:
+    `hub:OWNER/NAME@COMMIT:SPLIT`."""
     name: str = ""
     """Shown in the report; default: the file's name."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Use at most this many items: whole clusters are drawn at random with the run's seed."""
     languages: tuple[str, ...] = ()
     """Keep only these languages. Clusters that lack one of them are dropped, so that languages stay parallel."""
-    id_field: str = "id"
-    """Field that names the item."""
+    id_field: str | None = "id"
+    """Field that names the item. null: the number of its row."""
     cluster_field: str | None = None
     """Field of what was sampled together (document, package): intervals are computed over clusters."""
     lang_field: str | None = None
     """Field that holds the language code."""
     gold_field: str = "label"
     """Field of the right answer."""
+    gold_map: dict[str, str] = Field(default_factory=dict)
+    """What the gold field's values mean, for data that holds codes: `{"0": negative, "1": positive}`."""
     system: str | None = None
     """System message; default: that of the run's prompts."""
     examples: tuple[Example, ...] | None = None
@@ -130,13 +133,15 @@ def read_items(config: TaskConfig, path: Path, *, gold_needed: bool = True) -> l
     seen: dict[str, int] = {}
     for number, row in enumerate(load_rows(path), start=1):
         where = f"{path}, row {number}"
-        identity = str(required(row, config.id_field, where))
+        identity = str(required(row, config.id_field, where)) if config.id_field else str(number)
         if identity in seen:
             raise DataError(f"the id {identity!r} was already used by row {seen[identity]}", where=where)
         seen[identity] = number
         cluster = str(required(row, config.cluster_field, where)) if config.cluster_field else identity
         lang = str(required(row, config.lang_field, where)) if config.lang_field else ""
         gold = required(row, config.gold_field, where) if gold_needed else row.get(config.gold_field)
+        if config.gold_map:
+            gold = required(config.gold_map, str(gold), f"{where}, gold_map")
         items.append(Item(identity, cluster, lang, gold, row))
     if not items:
         raise DataError("no items", where=str(path))

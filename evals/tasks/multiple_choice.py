@@ -35,6 +35,10 @@ class Config(TaskConfig):
     """Field of the right answer."""
     options_field: str = "options"
     """Field that holds the list of options."""
+    option_fields: tuple[str, ...] = ()
+    """Fields that hold one option each, in place of a list; empty ones are left out."""
+    first: Literal[0, 1] = 0
+    """Number of the first option, where the gold is a number."""
     by: Literal["letter", "likelihood"] = "letter"
     """`letter`: the answer is a letter. `likelihood`: the option whose text, end of turn included, is the likeliest
     answer. The transformers engine takes exactly that one; a server that holds to a list takes it token by token."""
@@ -62,6 +66,9 @@ def examples(config: Config, path: Path) -> list[Item]:
 
 def _lettered(item: Item, config: Config, path: Path) -> Item:
     options = item.fields.get(config.options_field)
+    if config.option_fields:
+        found = [item.fields.get(name) for name in config.option_fields]
+        options = [option for option in found if option not in (None, "")]
     if not isinstance(options, list) or not 2 <= len(options) <= len(LETTERS):
         raise DataError(
             f"{config.options_field} must be a list of 2 to {len(LETTERS)} texts", where=f"{path}, item {item.id}"
@@ -71,6 +78,8 @@ def _lettered(item: Item, config: Config, path: Path) -> Item:
         raise DataError("two options are the same text", where=f"{path}, item {item.id}")
     letters = LETTERS[: len(options)]
     gold: Any = item.gold
+    if config.first and str(gold).isdecimal():
+        gold = int(gold) - config.first
     if isinstance(gold, int) and not isinstance(gold, bool) and 0 <= gold < len(options):
         letter = letters[gold]
     elif str(gold).strip().upper() in tuple(letters):
@@ -80,7 +89,7 @@ def _lettered(item: Item, config: Config, path: Path) -> Item:
     else:
         raise DataError(f"{gold!r} is no letter, number or text of an option", where=f"{path}, item {item.id}")
     lettered = "\n".join(f"{a}. {option}" for a, option in zip(letters, texts, strict=True))
-    fields = {**item.fields, "lettered": lettered, "letters": letters}
+    fields = {**item.fields, config.options_field: texts, "lettered": lettered, "letters": letters}
     return replace(item, gold=letter if config.by == "letter" else texts[letters.index(letter)], fields=fields)
 
 
