@@ -59,6 +59,9 @@ class Config(ProviderConfig):
     """More fields of the request body, as they are. Part of the request key."""
     price: StatedPrice | None = None
     """Price per million tokens, when the catalogue does not know it or yours differs."""
+    max_cost_eur_per_month: Annotated[float, Field(gt=0)] | None = None
+    """Cap, in EUR and per calendar month (UTC), on what all your runs on this machine that state it spend together with
+    this key at this address. It holds beside `generate.max_cost_eur`."""
 
     @model_validator(mode="before")
     @classmethod

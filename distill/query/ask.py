@@ -16,6 +16,7 @@ from distill.query import batch_jobs, ledger, probe
 from distill.query.batch import BatchQuery, endpoint_of
 from distill.query.flow import Query
 from distill.query.items import Item, Outcome
+from distill.query.keys import Account
 from distill.query.pressure import Policy
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def ask_all(
     if pending:
         check(provider, [item.request for item in pending], price, max_cost_eur)
         if price is not None:
-            store.set_cap(ledger.nano(max_cost_eur))
+            store.set_cap(ledger.nano(max_cost_eur), Account.of(config))
         with progress(title, len(items), "answers") as bar:
             bar.resume_at(len(done))
             parts = asyncio.run(_asked(run, pending, bar))

@@ -167,8 +167,10 @@ class BatchQuery:
             lines.append(line)
             size += len(line)
         plans = [Plan(item.key, item.canonical, item.worst) for item in shard]
-        tag = secrets.token_hex(16)
-        job, count = await self.store.write(lambda c: batch_jobs.plan(c, plans, tag, self._endpoint), admits=True)
+        tag, account = secrets.token_hex(16), self.store.account
+        job, count = await self.store.write(
+            lambda c: batch_jobs.plan(c, plans, tag, self._endpoint, account), admits=True
+        )
         self._pending.extendleft(reversed(shard[count:]))
         self._full = count < len(shard)
         if job is not None:

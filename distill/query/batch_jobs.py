@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from distill.query.attempts import Plan
+    from distill.query.keys import Account
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS job (
@@ -63,9 +64,11 @@ class Sent:
     open: bool
 
 
-def plan(connection: sqlite3.Connection, plans: Sequence[Plan], tag: str, endpoint: str) -> tuple[Job | None, int]:
+def plan(
+    connection: sqlite3.Connection, plans: Sequence[Plan], tag: str, endpoint: str, account: Account | None = None
+) -> tuple[Job | None, int]:
     """A job of the leading ``plans`` that fit under the cap, reserved; how many they are. None when not even one."""
-    granted = attempts.reserve(connection, [[one] for one in plans])
+    granted = attempts.reserve(connection, [[one] for one in plans], account)
     if not granted:
         return None, 0
     now = time.time()

@@ -269,6 +269,14 @@ class Query:
     def _budget_reached(self) -> BudgetReached:
         book = self.store.totals().balance
         left = len(self._pending) + len(self._later)
+        key = self.store.account
+        worst = sum(item.worst or 0 for item in self._pending[0].items) if self._pending else 0
+        if key is not None and book.committed + worst <= book.cap:
+            return BudgetReached(
+                f"the next call may cost more than is left of {key.cap_nano / ledger.NANO:g} EUR for {key.id}",
+                safe="every answer received so far",
+                next="raise teacher.max_cost_eur_per_month, or wait for the next month; then run the same command",
+            )
         return BudgetReached(
             f"the next call may cost more than is left of {book.cap / ledger.NANO:g} EUR"
             f" (spent {book.spent / ledger.NANO:.6f}, uncertain {book.uncertain / ledger.NANO:.6f},"

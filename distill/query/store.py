@@ -70,7 +70,8 @@ class Store:
     def __init__(self, path: Path):
         self.path = Path(path)
         self._reading = threading.Lock()
-        self._account: Account | None = None
+        self.account: Account | None = None
+        self._accounts: dict[str, Account] = {}
         self._lock = database.take_lock(self.path)
         try:
             mark = database.Mark(self._lock)
@@ -104,9 +105,9 @@ class Store:
         if self._lock < 0:
             return
         self._commits.close()
-        if self._account is not None:
+        for account in self._accounts.values():
             with contextlib.suppress(DistillError, sqlite3.Error):  # it keeps its share until it is opened again
-                self._account.close(self._writer)
+                account.close(self._writer)
         with contextlib.suppress(sqlite3.Error):
             self._reader.close()
         with contextlib.suppress(sqlite3.Error):
@@ -178,7 +179,7 @@ class Store:
 
     async def reserve(self, groups: Sequence[Sequence[Plan]]) -> list[list[int]]:
         """Attempt ids of the leading groups whose worst case fits under the caps; a shorter list = one is reached."""
-        return await self._commits.submit(lambda: attempts.reserve(self._writer, groups, self._account), admits=True)
+        return await self._commits.submit(lambda: attempts.reserve(self._writer, groups, self.account), admits=True)
 
     def receive(self, answers: Sequence[tuple[str, Received]]) -> None:
         """Request keys and answers, at once and before they are read: from here on a kill does not lose them."""
@@ -216,7 +217,9 @@ class Store:
                 account.open(self._writer)
 
         self._commits.submit_and_wait(write)
-        self._account = account
+        self.account = account
+        if account is not None:
+            self._accounts[account.id] = account
 
     def put(self, key: str, canonical: bytes, answer: Received) -> None:
         """Commit an answer that needed no reservation (an import). ``answer.attempt`` is ignored."""
