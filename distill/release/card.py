@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from distill.release import licence
 from distill.release.facts import emissions
 from distill.release.record import public
+from distill.release.words import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,6 +20,7 @@ FORMS: tuple[str, ...] = (
     "form",
     "folder",
     "precision",
+    "judged in",
     "MB",
     "largest logit distance",
     "allowed",
@@ -29,39 +31,44 @@ FORMS += ("score (student's)",)
 LANGUAGE = re.compile(r"^[a-z]{2,3}$")
 
 
-def model_card(record: Record, exports: Mapping[str, Mapping[str, Any]], missing: list[str]) -> str:
+def model_card(
+    record: Record, exports: Mapping[str, Mapping[str, Any]], missing: list[str], language: str = "en"
+) -> str:
     """README.md as text. ``exports``: target -> its facts and how far it is from the student."""
+    t = words(language)
     parts = [
         front_matter(metadata(record)),
         f"# {record.title}\n",
-        record.settings["release"]["summary"] or f"A student of {record.teacher_name}, made from {record.base_name}.",
-        "\n## Is it good enough?\n",
+        record.settings["release"]["summary"]
+        or t("A student of {a}, made from {b}.").format(a=record.teacher_name, b=record.base_name),
+        f"\n## {t('Is it good enough?')}\n",
         record.verdict,
         "",
-        *_arms(record.report),
-        "The full comparison, with intervals, costs and every lost item: `report.html`.",
-        "\n## How it was made\n",
-        *table(("", ""), _made(record)),
-        "More: `papers/distillation.md` (objective and losses), `papers/data.md` (training data), `config/run.json`.",
-        *_asks(record),
-        "\n## How to use it\n",
-        *_use(record, exports),
-        "\n## What is in this bundle\n",
-        "Each form of the weights was loaded back and its logits compared with the student's on held-out prompts.",
+        *_arms(record.report, language),
+        t("The full comparison, with intervals, costs and every lost item: `report.html`."),
+        f"\n## {t('How it was made')}\n",
+        *table(("", ""), _made(record, language), language),
+        t("More: `papers/distillation.md` (objective, losses), `papers/data.md` (training data), `config/run.json`."),
+        *_asks(record, language),
+        f"\n## {t('How to use it')}\n",
+        *_use(record, exports, language),
+        f"\n## {t('What is in this bundle')}\n",
+        t("Each form of the weights was loaded back and its logits compared with the student's on held-out prompts."),
         "",
-        *table(FORMS, (_export(kind, facts) for kind, facts in exports.items() if "check" in facts)),
-        "`python verify.py` checks that every file is the one that was sealed and that no file was added.",
-        "\n## Limits\n",
-        *(f"- {line}" for line in _limits(record, missing)),
+        *table(tuple(map(t, FORMS)), (_export(k, facts, language) for k, facts in exports.items() if "check" in facts)),
+        t("`python verify.py` checks that every file is the one that was sealed and that no file was added."),
+        f"\n## {t('Limits')}\n",
+        *(f"- {line}" for line in _limits(record, missing, language)),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _asks(record: Record) -> list[str]:
+def _asks(record: Record, language: str) -> list[str]:
     """What the licences of the chain ask of whoever passes the student on."""
-    rows = licence.obligations(record)
-    lines = ["\n## What the licences ask\n", *table(("part of the chain", "asks", "read"), rows)]
-    return [*lines, "From a dated catalogue; not legal advice. The texts: `NOTICE`, `licences/`."] if rows else []
+    t, rows = words(language), licence.obligations(record)
+    lines = [f"\n## {t('What the licences ask')}\n", *table((t("part of the chain"), t("asks"), t("read")), rows)]
+    last = t("From a dated catalogue; not legal advice. The texts: `NOTICE`, `licences/`.")
+    return [*lines, last] if rows else []
 
 
 def metadata(record: Record) -> dict[str, Any]:
@@ -131,34 +138,35 @@ def front_matter(values: dict[str, Any]) -> str:
     return f"---\n{buffer.getvalue()}---\n"
 
 
-def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
+def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]], language: str = "en") -> list[str]:
     """Markdown lines of a table, and an empty line after it; [] without rows."""
-    body = [f"| {' | '.join(cell(value) for value in row)} |" for row in rows]
+    body = [f"| {' | '.join(cell(value, language) for value in row)} |" for row in rows]
     if not body:
         return []
     return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *body, ""]
 
 
-def cell(value: Any) -> str:
+def cell(value: Any, language: str = "en") -> str:
     """A value inside a Markdown table: on one line, without a bar that would end the cell or a tag."""
     if value is None or value == "":
-        return "not known"
+        return words(language)("not known")
     if isinstance(value, float):
         return f"{value:.4g}"
     return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def _arms(report: Mapping[str, Any]) -> list[str]:
+def _arms(report: Mapping[str, Any], language: str) -> list[str]:
     """Accuracy of every system on every task, with its 95 % interval."""
-    tasks = report.get("tasks", [])
+    t, tasks = words(language), report.get("tasks", [])
     labels = {arm["name"]: arm.get("label") or arm["name"] for arm in report.get("arms", [])}
-    head = ("accuracy, 95 % interval", *(f"{task['name']} ({task['n']} items)" for task in tasks))
+    head = (t("accuracy, 95 % interval"), *(f"{task['name']} ({task['n']} {t('items')})" for task in tasks))
     return table(
         head,
         (
             (label, *(interval(task["arms"].get(arm, {}).get("accuracy")) for task in tasks))
             for arm, label in labels.items()
         ),
+        language,
     )
 
 
@@ -170,30 +178,36 @@ def interval(estimate: Mapping[str, float | None] | None) -> str | None:
     return f"{value} [{low}, {high}]"
 
 
-def _made(record: Record) -> list[tuple[str, Any]]:
+def _made(record: Record, language: str) -> list[tuple[str, Any]]:
+    t = words(language)
     adapter, train = record.settings["student"]["adapter"], record.settings["train"]
-    adapted = "all weights" if adapter["kind"] == "none" else f"{adapter['kind']}, rank {adapter['r']}"
+    adapted = t("all weights") if adapter["kind"] == "none" else f"{adapter['kind']}, {t('rank')} {adapter['r']}"
     return [
-        ("base", f"{record.base_name}, weights SHA-256 `{record.base.sha256[:16]}`"),
-        ("base weights taken from", public(record.base.source)),
-        ("teacher", ", ".join(f"{name} ({count} answers)" for name, count in record.teachers.items())),
-        ("training rows", record.rows),
-        ("languages", ", ".join(record.languages)),
-        ("method", f"{train['method']}, {adapted}"),
-        ("steps", record.student.get("steps")),
-        ("training tokens", record.student.get("tokens")),
-        ("training time", f"{s:.0f} s" if isinstance(s := record.student.get("seconds"), int | float) else None),
-        ("licence", record.settings["release"]["licence"]),
-        ("made with", f"alambic {record.versions.get('alambic', '')}, configuration `{record.config_sha256[:16]}`"),
+        (t("base"), f"{record.base_name}, {t('weights SHA-256')} `{record.base.sha256[:16]}`"),
+        (t("base weights taken from"), public(record.base.source)),
+        (t("teacher"), ", ".join(f"{name} ({count} {t('answers')})" for name, count in record.teachers.items())),
+        (t("training rows"), record.rows),
+        (t("languages"), ", ".join(record.languages)),
+        (t("method"), f"{train['method']}, {adapted}"),
+        (t("steps"), record.student.get("steps")),
+        (t("training tokens"), record.student.get("tokens")),
+        (t("training time"), f"{s:.0f} s" if isinstance(s := record.student.get("seconds"), int | float) else None),
+        (t("licence"), record.settings["release"]["licence"]),
+        (
+            t("made with"),
+            f"alambic {record.versions.get('alambic', '')}, {t('configuration')} `{record.config_sha256[:16]}`",
+        ),
     ]
 
 
-def _use(record: Record, exports: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    prompts = record.asked
+def _use(record: Record, exports: Mapping[str, Mapping[str, Any]], language: str) -> list[str]:
+    t, prompts = words(language), record.asked
     lines = [
-        "The student was trained on chats of exactly this shape; use the same system message and template.",
+        t("The student was trained on chats of exactly this shape; use the same system message and template."),
         "",
-        *table(("", ""), [("system message", prompts["system"] or "none"), ("user message", prompts["template"])]),
+        *table(
+            ("", ""), [(t("system message"), prompts["system"] or t("none")), (t("user message"), prompts["template"])]
+        ),
     ]
     if "merged" in exports:
         turns = [*({"role": m.role, "content": m.content} for m in record.head), {"role": "user", "content": "..."}]
@@ -212,23 +226,26 @@ def _use(record: Record, exports: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _export(kind: str, facts: Mapping[str, Any]) -> tuple[Any, ...]:
-    check, score = facts["check"], facts.get("score")
-    again = "the student's own" if check["worst"] == 0 else "not asked again"
+def _export(kind: str, facts: Mapping[str, Any], language: str) -> tuple[Any, ...]:
+    t, check, score = words(language), facts["check"], facts.get("score")
+    again = t("the student's own" if check["worst"] == 0 else "not asked again")
     if score:
-        again = f"{score['export']:.3f} ({score['student']:.3f}), {score['items']} items"
+        again = f"{score['export']:.3f} ({score['student']:.3f}), {score['items']} {t('items')}"
+        if score.get("same_text") is not None:
+            again += f", {t('same text')} {score['same_text']}"
     size = f"{facts['bytes'] / 1e6:.1f}"
     figures = (check["worst"], check["tolerance"], check["mean_kl_nats"], f"{check['top1_agreement']:.1%}", again)
-    return (kind, f"`{facts['folder']}/`", facts["precision"], size, *figures)
+    return (kind, f"`{facts['folder']}/`", facts["precision"], check["computed_in"], size, *figures)
 
 
-def _limits(record: Record, missing: list[str]) -> list[str]:
+def _limits(record: Record, missing: list[str], language: str) -> list[str]:
+    t = words(language)
     lines = [
-        "It knows what its base knew and what the teacher's answers showed; elsewhere it is the base model.",
-        "It copies the teacher's errors; `report.html` lists those found.",
+        t("It knows what its base knew and what the teacher's answers showed; elsewhere it is the base model."),
+        t("It copies the teacher's errors; `report.html` lists those found."),
     ]
     if record.languages:
-        lines.append(f"Languages other than {', '.join(record.languages)} were not trained.")
+        lines.append(t("Languages other than {a} were not trained.").format(a=", ".join(record.languages)))
     if not record.report:
-        lines.append("It was not evaluated in this run.")
-    return [*lines, *(f"Missing from this bundle: {item}." for item in missing)]
+        lines.append(t("It was not evaluated in this run."))
+    return [*lines, *(f"{t('Missing from this bundle')}: {item}." for item in missing)]

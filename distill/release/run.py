@@ -31,6 +31,7 @@ from distill.release import (
     seal,
     sign,
     verify_bundle,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -184,8 +185,6 @@ def _write_papers(made: Record, folder: RunFolder, job: Job, checks: dict[str, d
         shutil.copyfile(folder.report_html, bundle / "report.html")
     files = {
         "README.md": card.model_card(made, checks, missing),
-        "papers/distillation.md": papers.distillation(made),
-        "papers/data.md": papers.data_card(made),
         **{f"papers/dossier.{lang}.md": dossier.markdown(made, known, lang) for lang in dossier.LANGUAGES},
         **{f"papers/dossier.{lang}.html": dossier.html(made, known, lang) for lang in dossier.LANGUAGES},
         "papers/dossier.json": _json(dossier.machine_readable(known)),
@@ -202,14 +201,25 @@ def _write_papers(made: Record, folder: RunFolder, job: Job, checks: dict[str, d
             }
         ),
     }
-    for name in ("distillation", "data"):
-        files[f"papers/{name}.html"] = pages.page(files[f"papers/{name}.md"], "en")
-    files["papers/card.html"] = pages.page(files["README.md"], "en")
+    for language in words.LANGUAGES:
+        files |= _papers(made, checks, missing, language)
     samples = folder.eval / f"{made.report.get('candidate')}.parquet"
     if samples.is_file():
         files[previous.SCORES] = _json(previous.scores(samples))
     for name, text in files.items():
         (bundle / name).write_bytes(text.encode("utf-8"))
+
+
+def _papers(made: Record, checks: dict[str, dict[str, Any]], missing: list[str], language: str) -> dict[str, str]:
+    """Name -> text of the papers in one language, each as Markdown and as a page; the card's Markdown is README.md."""
+    end = "" if language == "en" else f".{language}"
+    texts = {
+        "distillation": papers.distillation(made, language),
+        "data": papers.data_card(made, language),
+        "card": card.model_card(made, checks, missing, language),
+    }
+    found = {f"papers/{name}{end}.html": pages.page(text, language) for name, text in texts.items()}
+    return found | {f"papers/{name}{end}.md": text for name, text in texts.items() if name + end != "card"}
 
 
 def _print(bundle: Path) -> None:
