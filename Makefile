@@ -6,13 +6,13 @@ export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench test-fault test-vllm wheel clean
+.PHONY: demo test check bench test-fault test-ray test-vllm wheel clean
 
 demo: .venv/.installed  ## the whole line on real models, then the report
 	$(BIN)/distill run configs/quickstart.yaml
 
 test: .venv/.dev  ## every test but the long campaigns, the real pipeline once
-	$(BIN)/pytest -q -n 2 --dist loadgroup -m "not fault and not vllm"
+	$(BIN)/pytest -q -n 2 --dist loadgroup -m "not fault and not vllm and not ray"
 
 check: .venv/.dev  ## format, lint, types, import rules, quick tests
 	scripts/check
@@ -22,6 +22,10 @@ bench: .venv/.dev  ## side-by-side ratios; see scripts/bench/
 
 test-fault: .venv/.dev  ## crash and fault campaigns
 	$(BIN)/pytest -q -m fault --timeout 7200
+
+test-ray: .venv/.dev  ## the same questions on a local Ray cluster, a worker killed on the way
+	$(BIN)/pip install -q -c constraints.txt -e '.[ray]'
+	$(BIN)/pytest -q -m ray
 
 test-vllm: .venv/.dev  ## the vLLM engine beside transformers; VLLM_PYTHON=/path/to/python names its environment
 	$(BIN)/pytest -q -m vllm --timeout 3600

@@ -28,6 +28,21 @@ what is safe on disk, and the command that continues.
 
 from __future__ import annotations
 
+_secrets: set[str] = set()
+
+
+def keep_secret(value: str) -> None:
+    """From now on, no message and no report of a bug shows this value."""
+    if value:
+        _secrets.add(value)
+
+
+def struck(text: str) -> str:
+    """``text`` without the secrets that this process has read."""
+    for value in _secrets:
+        text = text.replace(value, "***")
+    return text
+
 
 class DistillError(Exception):
     """A known ending. ``str(error)`` is the one line a person reads."""
@@ -44,7 +59,7 @@ class DistillError(Exception):
             line += f" | safe on disk: {self.safe}"
         if self.next:
             line += f" | next: {self.next}"
-        return " ".join(line.split())
+        return struck(" ".join(line.split()))
 
 
 class ConfigError(DistillError):

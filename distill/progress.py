@@ -8,6 +8,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from distill.errors import struck
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -17,7 +19,7 @@ PLAIN_EVERY_S = 10.0
 def say(line: str) -> None:
     """One line on stderr, flushed. Results go to stdout; what happens on the way goes here."""
     if os.environ.get("RANK", "0") == "0":  # of several processes, the first speaks
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
+        print(struck(line), file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Progress:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TARGET = Path(__file__).parents[1] / "docs" / "reference.md"
 FOLDERS = {
     "Providers (`teacher`, `eval.alternatives`)": "distill.providers",
+    "Executors (`generate.executor`)": "distill.executors",
     "Sources (`prompts.source`)": "distill.generate.sources",
     "Losses (`train.loss`)": "distill.losses",
     "Filters (`generate.filters`)": "distill.generate.filters",

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill import __version__, plugins
+from distill import __version__, catalog, plugins
 from distill.errors import ConfigError
 from distill.models import cache_dir
 from distill.models.load import cpu_has_bf16
@@ -27,8 +27,12 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "gguf", "sklearn"),
     "vllm": ("vllm",),
     "hub": ("huggingface_hub",),
+    "data": ("jsonschema",),
+    "prices": ("genai_prices",),
+    "sign": ("model_signing", "OpenSSL"),
+    "ray": ("ray",),
 }
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "genai_prices": "genai-prices", "OpenSSL": "pyOpenSSL"}
 # plug-in -> the extra it needs; a plug-in that is not named here needs none
 PROVIDERS = {"openai": "api", "transformers": "train", "vllm": "vllm"}
 TARGETS = {"merged": "train", "gguf": "train"}
@@ -73,6 +77,7 @@ def examine() -> dict[str, Any]:
     ready = {name for name, packages in extras.items() if all(packages.values())}
     machine = _machine()
     cache = _cache()
+    facts = _catalogue()
     works = {
         "providers": _works("distill.providers", PROVIDERS, ready),
         "targets": _works("distill.release.targets", TARGETS, ready),
@@ -82,9 +87,10 @@ def examine() -> dict[str, Any]:
         "alambic": __version__,
         "machine": machine,
         "cache": cache,
+        "catalogue": facts,
         "extras": extras,
         "works": works,
-        "advice": _advice(machine, cache, ready),
+        "advice": _advice(machine, cache, ready, facts),
     }
 
 
@@ -142,6 +148,13 @@ def _cache() -> dict[str, Any]:
     }
 
 
+def _catalogue() -> dict[str, Any]:
+    """How old the newest price is, and the user's own files that were found."""
+    newest = max(row.as_of for row in catalog.prices())
+    files = [str(path) for path in catalog.user_files()]
+    return {"prices_as_of": newest.isoformat(), "age": catalog.staleness(newest), "files": files}
+
+
 def _version(package: str) -> str | None:
     """Version of an importable package; "?" when it does not say; None when it is not there."""
     if importlib.util.find_spec(package) is None:
@@ -161,7 +174,7 @@ def _needs(extra: str | None, ready: set[str]) -> str | None:
     return None if extra is None or extra in ready else f"pip install 'alambic[{extra}]'"
 
 
-def _advice(machine: dict[str, Any], cache: dict[str, Any], ready: set[str]) -> list[str]:
+def _advice(machine: dict[str, Any], cache: dict[str, Any], ready: set[str], facts: dict[str, Any]) -> list[str]:
     """One sentence for each thing a person may want to change."""
     lines = []
     if "train" not in ready:
@@ -172,6 +185,11 @@ def _advice(machine: dict[str, Any], cache: dict[str, Any], ready: set[str]) -> 
         lines.append(f"the cache {cache['path']} cannot be written: set ALAMBIC_CACHE to a folder of yours")
     if cache["free_gb"] < ROOM_GB:
         lines.append(f"only {cache['free_gb']} GB free for models: set ALAMBIC_CACHE to a larger disk")
+    if facts["age"] != "fresh":
+        lines.append(
+            f"the newest price of the catalogue is of {facts['prices_as_of']}: distill catalog prices --refresh "
+            "(pip install 'alambic[prices]'), or pip install -U alambic"
+        )
     if not machine["gpus"]:
         size = "1-2 billion weights" if (machine["memory_gb"] or 0) >= 12 else "half a billion weights"
         lines.append(
@@ -201,6 +219,8 @@ def _show(found: dict[str, Any]) -> None:
         console.print("no CUDA device")
     state = f"{cache['free_gb']:g} GB free" if cache["writable"] else "NOT WRITABLE"
     console.print(f"cache: {cache['path']} ({state}; {len(cache['models'])} models)", soft_wrap=True)
+    own = ", ".join(found["catalogue"]["files"]) or "none of your own"
+    console.print(f"catalogue: prices of {found['catalogue']['prices_as_of']}; your files: {own}", soft_wrap=True)
     table = Table("works here", "", "needs", box=None, pad_edge=False)
     works = found["works"]
     for noun, rows in (("provider", works["providers"]), ("target", works["targets"])):

@@ -54,6 +54,7 @@ class PluginInvalid(ValueError):
 
 
 Provider = Annotated[SerializeAsAny[PluginConfig], plugin("distill.providers")]
+Executor = Annotated[SerializeAsAny[PluginConfig], plugin("distill.executors")]
 Loss = Annotated[SerializeAsAny[PluginConfig], plugin("distill.losses")]
 Filter = Annotated[SerializeAsAny[PluginConfig], plugin("distill.generate.filters")]
 Verifier = Annotated[SerializeAsAny[PluginConfig], plugin("distill.generate.verifiers")]

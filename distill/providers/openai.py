@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from distill.costs import costs_tokens
-from distill.errors import ConfigError, MissingDependency, Refused, TeacherRefused
+from distill.errors import ConfigError, MissingDependency, Refused, TeacherRefused, keep_secret, struck
 from distill.providers._base import Capabilities, NoAnswer, Pace, parse_chat
 from distill.providers._batches import Batches
 from distill.providers._endpoint import Config
@@ -74,6 +74,7 @@ class OpenAIProvider:
         self.pace: Pace | None = None
         """What the server last said about its limits."""
         self._key = key
+        keep_secret(key)
         self._host = urlsplit(config.base_url).hostname or ""
         self._headers = {"Accept": "application/json", "User-Agent": "alambic"}
         if key:
@@ -137,7 +138,7 @@ class OpenAIProvider:
             body["n"] = len(requests)
         started = time.perf_counter()
         headers, raw = await self.send("POST", CHAT, json.dumps(body).encode())
-        answer = Answer(raw, 200, time.perf_counter() - started, headers.get("x-request-id", "")[:200])
+        answer = Answer(raw, 200, time.perf_counter() - started, struck(headers.get("x-request-id", ""))[:200])
         if len(requests) == 1:
             return [answer]
         return [replace(answer, raw=part) for part in apart(raw, len(requests))]

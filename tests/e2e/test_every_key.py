@@ -150,6 +150,7 @@ CHANGES: dict[str, Change] = {
     "train.share_prefix": Change(False, "student"),
     "train.checkpoint_every_s": Change(3600, "checkpoints"),
     "train.keep_checkpoints": Change(1, "checkpoints"),
+    "train.shard": Change(True, "end"),
     "train.threads": Change(2, "student"),
     "policy.use": Change("research", "end", {"student.model": "path:noncommercial"}),
     "policy.confidential": Change(True, "end", MISTRAL),
