@@ -150,7 +150,7 @@ def _training(plan: dict[str, Any]) -> list[RenderableType]:
         f"{work['trainable_params'] / 1e6:,.3g}M of them trained: {work['flop']:.2g} FLOP, "
         f"{work['memory_bytes'] / 1e9:.2g} GB of memory.",
         _table(
-            ("card", "", "time", "EUR", "kWh", "g CO2e", "price"),
+            ("card", "", "time", "EUR", "kWh", "g CO2e"),
             [
                 (
                     f"{gpu['count']} x {gpu['gpu']}",
@@ -159,17 +159,21 @@ def _training(plan: dict[str, Any]) -> list[RenderableType]:
                     "unknown" if gpu["eur"] is None else eur(gpu["eur"]).removesuffix(" EUR"),
                     f"{gpu['kwh']:.2g}",
                     _grams(gpu["g_co2e"], gpu["g_co2e_making"]),
-                    (gpu["price"] or "") + (" OLD" if gpu["price_age"] in OLD else ""),
                 )
                 for gpu in plan["gpus"]
             ],
         ),
-        *(["OLD: read more than 45 days ago."] if any(gpu["price_age"] in OLD for gpu in plan["gpus"]) else []),
+        "Prices: " + "; ".join(_card_price(gpu) for gpu in plan["gpus"]) + ".",
         *work["formulas"],
         f"Time = compute / (cards x peak x {MFU:.0%}); electricity = time x cards x ({POWER_SHARE:.0%} of the card's "
         f"limit + {HOST_W} W) x PUE {PUE:g}; {zone['zone']}: {zone['g_per_kwh']:g} g CO2e/kWh "
         f"({zone['year'] or 'year unknown'}, {zone['source']}), and making the card, spread over three years.",
     ]
+
+
+def _card_price(gpu: dict[str, Any]) -> str:
+    old = f", OLD: more than {catalog.STALE_WARN_DAYS} days" if gpu["price_age"] in OLD else ""
+    return f"{gpu['gpu']} {gpu['price'] or 'not known'}{old}"
 
 
 def _grams(use: float | None, making: float | None) -> str:
@@ -182,7 +186,7 @@ def _evaluation(tasks: list[dict[str, Any]]) -> list[RenderableType]:
         return ["No tasks: nothing will be shown about the student. Add eval.tasks."]
     return [
         _table(
-            ("task", "items", "clusters", "shows a drop of", "margin", "items it needs", ""),
+            ("task", "items", "clusters", "visible drop", "margin", "needs", ""),
             [
                 (
                     task["task"],
@@ -196,7 +200,8 @@ def _evaluation(tasks: list[dict[str, Any]]) -> list[RenderableType]:
                 for task in tasks
             ],
         ),
-        "When the two differ on 20 % of the items, with 80 % power; clusters count for fewer items.",
+        "Visible drop, and items needed to pass the margin: when the two differ on 20 % of the items, with 80 % power. "
+        "Large clusters count for fewer items.",
     ]
 
 
@@ -252,7 +257,7 @@ def _worth(found: dict[str, Any]) -> list[RenderableType]:
     if found["against"]:
         lines.append(
             _table(
-                ("against", "EUR per 1000", "EUR per month", "student cheaper from", "paid back in month"),
+                ("against", "EUR/1000", "EUR/month", "cheaper from", "paid back"),
                 [
                     (
                         rival["name"],
@@ -265,6 +270,9 @@ def _worth(found: dict[str, Any]) -> list[RenderableType]:
                 ],
             )
         )
+        lines.append(
+            "Cheaper from: the requests per month above which the student costs less. Paid back: in which month."
+        )
         lines += _verdicts(found["against"], fixed)
     else:
         lines.append("No API price to compare with.")
@@ -273,7 +281,7 @@ def _worth(found: dict[str, Any]) -> list[RenderableType]:
 
 def _from(rival: dict[str, Any], fixed: float | None) -> str:
     start = rival["from_requests_per_month"]
-    return "unknown" if fixed is None else "never" if start is None else f"{start:,.0f} requests"
+    return "unknown" if fixed is None else "never" if start is None else f"{start:,.0f}"
 
 
 def _verdicts(rivals: Sequence[dict[str, Any]], fixed: float | None) -> list[str]:

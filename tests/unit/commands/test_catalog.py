@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 
 import pytest
@@ -47,3 +48,16 @@ def test_the_users_rows_are_shown(tmp_path, capsys):
     )
     cli.main(["catalog", "grid", "FRA", "--json"])
     assert [row["g_per_kwh"] for row in json.loads(capsys.readouterr().out)] == [41]
+
+
+def test_the_doctor_says_how_old_the_prices_are_and_which_files_are_yours(tmp_path, capsys, monkeypatch):
+    (tmp_path / catalog.USER_FILE).write_text("grid: []\n")
+    monkeypatch.setattr(catalog, "today", lambda: datetime.date(2026, 11, 23))
+    assert cli.main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["catalogue"]["age"] == "fresh"
+    assert found["catalogue"]["files"] == [str(tmp_path / catalog.USER_FILE)]
+    assert not any("newest price" in line for line in found["advice"])
+    monkeypatch.setattr(catalog, "today", lambda: datetime.date(2027, 1, 23))
+    assert cli.main(["doctor", "--json"]) == 0
+    assert any("--refresh" in line for line in json.loads(capsys.readouterr().out)["advice"])

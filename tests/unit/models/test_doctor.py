@@ -29,7 +29,7 @@ def test_a_bare_machine_is_told_what_to_install(bare, capsys):
     assert any("alambic[api]" in line for line in found["advice"])
     assert found["machine"]["gpus"] == []
     assert not found["cache"]["models"]
-    assert doctor.main(argparse.Namespace(json=False)) == 0
+    assert doctor.main(argparse.Namespace(json=False, probe=False, config=None)) == 0
     assert "pip install 'alambic[train]'" in capsys.readouterr().out
 
 
