@@ -16,6 +16,7 @@ import argparse
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -232,7 +233,8 @@ def start_engine() -> tuple[subprocess.Popen[bytes], str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(["sh", script], env={**os.environ, "PORT": str(port), "PYTHON": sys.executable})
+    settings = {**os.environ, "PORT": str(port), "PYTHON": sys.executable}
+    process = subprocess.Popen(["sh", script], env=settings, stdout=sys.stderr)
     return process, f"http://127.0.0.1:{port}/v1"
 
 
@@ -269,6 +271,7 @@ def main() -> int:
     args = parser.parse_args()
     key = os.environ.get(teacher["key_env"] or "TEACHER_KEY", "")
     shown = Model(args.teacher, args.teacher_model, key) if key and args.teacher else None
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the engine is ended, too
     process, url = (None, args.student) if args.student else start_engine()
     try:
         student = Model(url, facts["name"])

@@ -1,7 +1,10 @@
 """A GGUF file is judged by what llama.cpp computes and answers, not by its weights alone."""
 
 import json
+import subprocess
 import sys
+import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +136,40 @@ def test_without_llamacpp_the_release_says_what_to_install_and_nothing_is_left(b
         build(config, folder)
     assert "alambic[llamacpp]" in str(caught.value)
     assert not list(folder.release.iterdir())
+
+
+def test_the_demo_starts_the_bundles_own_server_and_answers_what_the_file_answers(base, tmp_path):
+    pytest.importorskip("llama_cpp")
+    pytest.importorskip("uvicorn")
+    from distill.models import end_ids, load_tokenizer
+    from distill.records import Message
+    from distill.release.check import rendered
+
+    targets = [{"kind": "gguf", "precision": "f16"}, {"kind": "llamacpp", "context": 256}, "demo"]
+    config, folder = run_folder(tmp_path / "runs" / "sorter", base, targets=targets)
+    config = config.model_copy(update={"generate": config.generate.model_copy(update={"max_new_tokens": 6})})
+    bundle = build(config, folder)
+    command = [sys.executable, str(bundle / "demo/serve.py"), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        address = process.stdout.readline().split()[0]
+        asked = urllib.request.Request(
+            address + "ask",
+            json.dumps({"who": "student", "fields": {"text": "un éditeur"}}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(asked, timeout=60) as response:
+            answer = json.load(response)
+        engines = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    finally:
+        process.terminate()
+        process.wait()
+    assert engines
+    assert not any(Path(f"/proc/{pid}").exists() for pid in engines)  # nothing goes on running
+    (path,) = (bundle / "gguf").glob("*.gguf")
+    engine = llamacpp.Engine(path, 256)
+    tokenizer = load_tokenizer(base)
+    ids = engine.read(rendered(tokenizer, (Message("system", "Sort the text."), Message("user", "un éditeur"))))
+    assert answer["text"] == engine.answer(ids, end_ids(tokenizer), 6)
+    assert answer["text"]
+    engine.close()
