@@ -164,6 +164,10 @@ def parse_chat(raw: bytes) -> Completion:
     if isinstance(explicit, str) and explicit:
         reasoning = explicit
     reject = "truncated" if finish == "length" else "empty" if not text.strip() else ""
+    broken = [part for part in (text, reasoning, finish, model) if not _is_unicode(part)]
+    if broken:  # half a character: no file can hold it, so it is shown as what it is and not used
+        text, reasoning, finish, model = (_mended(part) for part in (text, reasoning, finish, model))
+        reject = "bad_unicode"
     return Completion(text, finish, reasoning, usage, model, _logprobs(choice.get("logprobs")), reject)
 
 
@@ -174,6 +178,18 @@ def split_reasoning(text: str) -> tuple[str, str]:
         return "", text
     thought, closed, answer = stripped.removeprefix("<think>").partition("</think>")
     return (thought.strip(), answer.lstrip()) if closed else (thought.strip(), "")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _mended(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _bad(reason: str) -> Completion:
@@ -205,6 +221,8 @@ def _logprobs(value: Any) -> TopLogprobs | None:
             return None
         alternatives = item.get("top_logprobs") or []
         if not all(isinstance(a, dict) and _is_logprob(a.get("logprob")) for a in alternatives):
+            return None
+        if not _is_unicode(item["token"] + "".join(str(a.get("token")) for a in alternatives)):
             return None
         tokens.append(item["token"])
         logprobs.append(float(item["logprob"]))

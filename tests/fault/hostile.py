@@ -190,14 +190,12 @@ class HostileTeacher:
             await asyncio.sleep(3600)
         if fault == "reset":
             return _reset(writer)
-        if fault == "401":
-            return await _send(writer, 401, {}, {"error": {"message": f"Incorrect API key provided: {key}"}})
         if fault == "429_limit":
             return await _send(
                 writer, 429, self.limiter.headers() | {"Retry-After": "1"}, {"error": {"message": "slow"}}
             )
-        if fault in STATUS:
-            status, extra, body = STATUS[fault]
+        if fault in (endings := STATUS | _echoes(key)):
+            status, extra, body = endings[fault]
             return await _send(writer, status, extra, body)
         content = BODIES[fault](text, usage, key) if fault in BODIES else json.dumps(self._body(call))
         data = content.encode("utf-8", "surrogatepass")
@@ -216,6 +214,8 @@ class HostileTeacher:
                 await asyncio.sleep(0.2)
             return True
         extra = self.limiter.headers() if self.limiter is not None else {}
+        if fault == "echo_head":
+            extra = {"x-request-id": f"id-of-{key}", "x-ratelimit-limit": key}
         kept = await _send(writer, 200, extra, data)
         call.written = True
         return kept
@@ -278,6 +278,13 @@ class Limiter:
             "x-ratelimit-limit-requests": str(self.per_minute),
             "x-ratelimit-remaining-requests": str(int(self.tokens)),
         }
+
+
+def _echoes(key) -> dict:
+    """Refusals that repeat the key they were sent."""
+    body = {"error": {"message": f"Incorrect API key provided: Bearer {key}"}}
+    codes = {"401": 401, "400_echo": 400, "500_echo": 500, "redirect_echo": 307}
+    return {name: (code, {"Location": f"http://x/{key}"}, body) for name, code in codes.items()}
 
 
 def _reset(writer) -> bool:

@@ -97,11 +97,21 @@ def test_a_usage_that_cannot_be_true_is_charged_at_worst_case(tmp_path, fault):
     assert all(o.completion.text and not o.completion.reject for o in outcomes)
 
 
-@pytest.mark.parametrize("fault", ["nan_logprobs", "surrogate"])
-def test_odd_text_and_impossible_logprobs_keep_the_answer(tmp_path, fault):
-    with HostileTeacher(always(fault)) as server:
+def test_impossible_logprobs_are_dropped_and_the_answer_kept(tmp_path):
+    with HostileTeacher(always("nan_logprobs")) as server:
         outcomes, _, contradictions = ask(server, tmp_path)
-    assert all(o.completion.text and o.completion.logprobs is None for o in outcomes)
+    assert all(o.completion.text and o.completion.logprobs is None and not o.completion.reject for o in outcomes)
+    assert contradictions == []
+
+
+def test_half_a_character_is_kept_as_bytes_and_rejected_as_text(tmp_path):
+    with HostileTeacher(always("surrogate")) as server:
+        outcomes, _, contradictions = ask(server, tmp_path, TEXTS[:3], replace(QUICK, breaker_rate=1.0))
+    assert [o.completion.reject for o in outcomes] == ["bad_unicode"] * 3
+    assert all("\ufffd" in o.completion.text for o in outcomes)
+    assert all(o.completion.text.encode() for o in outcomes)
+    with Store(tmp_path / "run.db") as store:
+        assert all(b"\\ud800" in answer.raw for answer in store.get_many([o.key for o in outcomes]).values())
     assert contradictions == []
 
 
