@@ -156,7 +156,13 @@ def audit(connection: sqlite3.Connection) -> list[str]:
         ("uncertain", book.uncertain, sums.get("uncertain", 0)),
         ("reserved", book.reserved, open_nano),
     ]
-    pairs += _key_pairs(connection)
+    (wrong,) = connection.execute(
+        "SELECT count(*) FROM attempt a LEFT JOIN"
+        " (SELECT attempt_id, sum(nano) FILTER (WHERE kind = 'reserve') AS held,"
+        "  sum(nano) FILTER (WHERE kind IN ('settle', 'uncertain')) AS charged FROM ledger GROUP BY attempt_id) l"
+        " ON l.attempt_id = a.id WHERE a.reserved_nano IS NOT l.held OR a.charged_nano IS NOT l.charged"
+    ).fetchone()
+    pairs += [("attempts that differ from their lines", wrong, 0), *_key_pairs(connection)]
     return [f"{name}: budget says {a}, ledger says {b}" for name, a, b in pairs if a != b]
 
 

@@ -6,15 +6,18 @@ import asyncio
 import hashlib
 import multiprocessing
 import random
+import shutil
 import sqlite3
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from distill.errors import DataError, DiskProblem, IntegrityError
-from distill.query import attempts, database, ledger
+from distill.errors import DataError, DiskProblem, IntegrityError, RunLocked
+from distill.query import attempts, database, keys, ledger
 from distill.query.attempts import Plan, Received
 from distill.query.store import Store
 
@@ -49,8 +52,6 @@ def test_every_durability_setting_is_really_on(tmp_path):
 
 
 def test_a_setting_that_does_not_hold_is_a_refusal():
-    from pathlib import Path
-
     from distill.errors import EnvironmentProblem
 
     with pytest.raises(EnvironmentProblem, match="journal_mode"):  # memory databases stay in mode `memory`
@@ -158,27 +159,44 @@ class Books(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        import tempfile
-        from pathlib import Path
-
         self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "run.db"
+        self.path = Path(self.folder.name) / "0" / "run.db"
+        self.account = keys.Account("KEY", 2500, Path(self.folder.name) / "keys.db")
         self.store = Store(self.path)
         self.cap = 1000
-        self.store.set_cap(self.cap)
+        self.store.set_cap(self.cap, self.account)
         self.held: dict[int, tuple[str, int]] = {}
+        self.unbilled: dict[int, int] = {}
         self.answers: dict[str, bytes] = {}
-        self.spent = self.uncertain = self.count = 0
+        self.spent = self.uncertain = self.count = self.folders = 0
 
     def run(self, coroutine):
         return asyncio.run(coroutine)
+
+    def reserved(self):
+        return sum(worst for _, worst in self.held.values()) + sum(self.unbilled.values())
+
+    def committed(self):
+        return self.spent + self.uncertain + self.reserved()
+
+    def opened(self, received=()):
+        """What opening makes of the attempts that were open: ``received`` ones keep their money reserved."""
+        assert (self.store.replayed, self.store.recovered) == (len(received), len(self.held) - len(received))
+        for attempt in list(self.held):
+            name, worst = self.held.pop(attempt)
+            if attempt in received:
+                self.answers[name] = received[attempt]
+                self.unbilled[attempt] = worst
+            else:
+                self.uncertain += worst
+        self.store.set_cap(self.cap, self.account)
 
     @rule(worsts=st.lists(st.integers(0, 400), min_size=1, max_size=4))
     def reserve(self, worsts):
         names = [str(self.count + n) for n in range(len(worsts))]
         self.count += len(worsts)
         granted = self.run(self.store.reserve([[plan_of(n, w)] for n, w in zip(names, worsts, strict=True)]))
-        free = self.cap - self.spent - self.uncertain - sum(w for _, w in self.held.values())
+        free = min(self.cap, self.account.cap_nano) - self.committed()
         expected = 0
         for worst in worsts:
             if worst > free:
@@ -195,6 +213,7 @@ class Books(RuleBasedStateMachine):
         attempt = data.draw(st.sampled_from(sorted(self.held)))
         name, worst = self.held.pop(attempt)
         cost = data.draw(st.integers(0, worst))
+        self.store.receive([(key_of(name), Received(attempt, raw))])
         self.run(self.store.settle([Received(attempt, raw, cost_nano=cost)]))
         self.spent += cost
         self.answers[name] = raw
@@ -207,26 +226,58 @@ class Books(RuleBasedStateMachine):
         self.run((self.store.uncertain if sent else self.store.release)([attempt], "test"))
         self.uncertain += worst if sent else 0
 
+    @precondition(lambda self: self.unbilled)
+    @rule(data=st.data())
+    def bill(self, data):
+        attempt = data.draw(st.sampled_from(sorted(self.unbilled)))
+        cost = data.draw(st.integers(0, self.unbilled.pop(attempt)))
+        for _ in range(2):  # the second bill of an answer is none
+            self.store.bill([(attempt, cost)])
+        self.spent += cost
+
+    @rule(raw=st.binary(max_size=400))
+    def put(self, raw):
+        name = f"put {self.count}"
+        self.count += 1
+        self.store.put(key_of(name), b"c", Received(0, raw))
+        self.answers[name] = raw
+
     @rule(cap=st.integers(0, 3000))
     def recap(self, cap):
-        self.store.set_cap(cap)
-        self.cap = max(cap, self.spent + self.uncertain + sum(w for _, w in self.held.values()))
+        self.store.set_cap(cap, self.account)
+        self.cap = max(cap, self.committed())
 
     @rule()
     def reopen(self):
         self.store.close()
         self.store = Store(self.path)
-        assert self.store.recovered == len(self.held)
-        self.uncertain += sum(worst for _, worst in self.held.values())
-        self.held.clear()
+        self.opened()
+
+    @rule(data=st.data(), raw=st.binary(max_size=400))
+    def crash(self, data, raw):
+        received = data.draw(st.sets(st.sampled_from(sorted(self.held)))) if self.held else set()
+        self.store.receive([(key_of(self.held[attempt][0]), Received(attempt, raw)) for attempt in sorted(received)])
+        self.folders += 1
+        left = self.path.parent.with_name(str(self.folders))
+        shutil.copytree(self.path.parent, left)  # the files as a kill leaves them
+        self.store.close()
+        self.path = left / "run.db"
+        self.store = Store(self.path)
+        self.opened(dict.fromkeys(received, raw))
+
+    @rule()
+    def second_process(self):
+        with pytest.raises(RunLocked):
+            Store(self.path)
 
     @invariant()
     def books_agree(self):
-        held = sum(worst for _, worst in self.held.values())
-        assert self.store.totals().balance == ledger.Balance(self.cap, self.spent, held, self.uncertain)
+        book = ledger.Balance(self.cap, self.spent, self.reserved(), self.uncertain)
+        assert self.store.totals().balance == book
         assert self.store.audit() == []
         found = self.store.get_many(map(key_of, self.answers))
         assert {name: found[key_of(name)].raw for name in self.answers} == self.answers
+        assert sorted(self.store.rows().values()) == sorted(map(key_of, self.answers))
 
     def teardown(self):
         self.store.close()
