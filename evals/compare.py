@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from distill.errors import ConfigError, GateFailed, GateInconclusive
 from distill.progress import say
 from evals import samples, systems
 from evals.analysis import Arm, Question, analyse
+from evals.economics import billed
 from evals.verdict import euros, interval, percent, points
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("systems", nargs="+", metavar="SYSTEM", help="[NAME=] samples.jsonl | samples.parquet | provider.yaml | model")
     add("--suite", type=Path, metavar="FILE", help="tasks to ask (needed unless all systems are files), or one of ours")
+    add("--lm-eval", metavar="TASKS", help="tasks of lm-evaluation-harness, separated by commas, in place of a suite")
+    add("--lm-eval-path", type=Path, metavar="DIR", help="folder of lm-eval task files of your own")
+    add("--limit", type=_count, metavar="N", help="documents of each lm-eval task")
     add("--pin", action="append", type=_pin, default=[], metavar="SET=COMMIT", help="commit of a hub's data set")
     add("--reference", metavar="NAME", help="the system compared with (default: the first)")
     add("--candidate", metavar="NAME", help="the system judged (default: the first that is not the reference)")
@@ -56,6 +61,12 @@ def _share(text: str) -> float:
     if not 0 < value < 1:
         raise ValueError
     return value
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 def _pin(text: str) -> tuple[str, str]:
@@ -87,9 +98,9 @@ def _euros(text: str) -> float:
 
 
 # argparse names the type in its complaint.
-_share.__name__, _natural.__name__, _draws.__name__, _euros.__name__, _pin.__name__ = (
+_share.__name__, _natural.__name__, _draws.__name__, _euros.__name__, _pin.__name__, _count.__name__ = (
     "share between 0 and 1", "whole number", "number of draws from 1000 to 1000000", "amount in EUR",
-    "OWNER/NAME=40 hexadecimal digits",
+    "OWNER/NAME=40 hexadecimal digits", "whole number above 0",
 )  # fmt: skip
 
 
@@ -142,6 +153,8 @@ def _arms(
     """The arms with their answers, and what the report says about the sets."""
     from evals import suite as suites
 
+    if args.lm_eval:
+        return _harness(args, chosen)
     suite = suites.load(args.suite, dict(args.pin)) if args.suite else None
     asked = [system.name for system in chosen if system.settings is not None]
     if asked and suite is None:
@@ -169,6 +182,34 @@ def _arms(
             facts = {"arm": arm.name, "model": arm.model, "held": arm.held}
             samples.write(args.out / f"{file_name(arm.name)}.parquet", arm.samples, facts)
     return found, {"name": suite.name or args.suite.stem, "sets": sets, "judges": judges}
+
+
+def _harness(args: argparse.Namespace, chosen: Sequence[systems.System]) -> tuple[list[Arm], dict[str, Any]]:
+    """The arms' answers to tasks of lm-evaluation-harness."""
+    from distill.artifacts import open_run
+    from distill.config import Serving
+    from distill.query.store import Store
+    from evals import harness
+    from evals.asking import Desk
+
+    if args.suite:
+        raise ConfigError("--suite and --lm-eval are two ways to ask: name one", where="distill compare")
+    names = tuple(name.strip() for name in args.lm_eval.split(",") if name.strip())
+    plan = harness.Plan(names, args.lm_eval_path, args.limit)
+    found: list[Arm] = []
+    with open_run(args.out) as folder, Store(folder.db) as store:
+        for system in chosen:
+            if system.settings is None:
+                found.append(systems.recorded(system))
+                continue
+            desk = Desk(system.folder, args.out / "speed.json", args.max_cost_eur, Serving())
+            arm = harness.ask(Arm(system.name, system.name, ()), system.settings, plan, store, desk)
+            arm = replace(arm, costs=billed(arm.samples), cost_source="by the ledger")
+            samples.write(args.out / f"{file_name(arm.name)}.parquet", arm.samples, {"arm": arm.name})
+            found.append(arm)
+    counts = Counter(sample.task for sample in found[0].samples)
+    sets = [_set(name, "lm-eval", count, "", ()) for name, count in counts.items()]
+    return found, {"name": ", ".join(names), "sets": sets}
 
 
 def _judged(

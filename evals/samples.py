@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-SUFFIXES = (".jsonl", ".parquet")
+SUFFIXES = (".jsonl", ".parquet", ".eval", ".json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,11 @@ def read(path: Path, task: str = "", score: Score | None = None) -> list[Sample]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows as they are in the file."""
+    """The rows as they are in the file; logs of inspect-ai as rows of ours."""
+    if path.suffix in (".eval", ".json"):
+        from evals import inspect_logs
+
+        return inspect_logs.read(path)
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
