@@ -89,6 +89,9 @@ class Train(Section):
     """Seconds between checkpoints (0 = after every step)."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """Good checkpoints kept."""
+    shard: bool = False
+    """Of several processes (torchrun), each holds a part of the student, its gradients and its optimizer (FSDP2), not
+    all of them (DDP). A live teacher is whole in each."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads (0 = all cores)."""
 

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save
 from distill import artifacts
 from distill.errors import IntegrityError
 from distill.progress import say
+from distill.train.devices import like, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,15 +54,21 @@ def save_checkpoint(
     optimizer: Any,
     keep: int,
     best: int | None = None,
-) -> Path:
+    write: bool = True,
+) -> None:
     """Write one checkpoint, point LATEST at it, then remove the oldest beyond ``keep``, but not that of step ``best``.
 
+    Every process calls this, as the parts of a split student come from all of them; one of them writes.
     Raises DiskProblem.
     """
+    weights = {name: whole(p).contiguous() for name, p in trainable}
+    moments = optimizer_tensors(trainable, optimizer)
+    if not write:
+        return
     target = folder_of(folder, state.step)
     with artifacts.new_folder(target) as path:
-        (path / "trainable.safetensors").write_bytes(save({name: p.detach().contiguous() for name, p in trainable}))
-        (path / "optimizer.safetensors").write_bytes(save(optimizer_tensors(trainable, optimizer)))
+        (path / "trainable.safetensors").write_bytes(save(weights))
+        (path / "optimizer.safetensors").write_bytes(save(moments))
         (path / "state.json").write_text(json.dumps(state.__dict__, sort_keys=True, allow_nan=False), "utf-8")
         files = {f.name: {"size": f.stat().st_size, "sha256": artifacts.sha256_file(f)} for f in sorted(path.iterdir())}
         (path / "MANIFEST.json").write_text(json.dumps({"step": state.step, "files": files}, sort_keys=True), "utf-8")
@@ -72,7 +79,6 @@ def save_checkpoint(
         trash = old.with_name(f".tmp-{old.name}")
         old.rename(trash)
         shutil.rmtree(trash)
-    return target
 
 
 def folder_of(folder: Path, step: int) -> Path:
@@ -83,7 +89,7 @@ def folder_of(folder: Path, step: int) -> Path:
 def optimizer_tensors(trainable: Sequence[tuple[str, nn.Parameter]], optimizer: Any) -> dict[str, Tensor]:
     """The optimizer's tensors, named after the parameters they belong to."""
     return {
-        f"{name}/{key}": value.detach().contiguous()
+        f"{name}/{key}": whole(value).contiguous()
         for name, parameter in trainable
         for key, value in sorted(optimizer.state[parameter].items())
     }
@@ -120,7 +126,7 @@ def restore(path: Path, trainable: Sequence[tuple[str, nn.Parameter]], optimizer
     for name, parameter in trainable:
         own = {key.rpartition("/")[2]: value for key, value in moments.items() if key.rpartition("/")[0] == name}
         # AdamW keeps its step count on the CPU, the moments beside the parameter.
-        optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in own.items()}
+        optimizer.state[parameter] = {k: v if k == "step" else like(parameter, v) for k, v in own.items()}
 
 
 def restore_weights(path: Path, trainable: Sequence[tuple[str, nn.Parameter]]) -> None:
@@ -136,7 +142,7 @@ def restore_weights(path: Path, trainable: Sequence[tuple[str, nn.Parameter]]) -
         for name, parameter in trainable:
             if parameter.shape != weights[name].shape or parameter.dtype != weights[name].dtype:
                 raise IntegrityError(f"{name} has another shape or type in the checkpoint", where=str(path))
-            parameter.copy_(weights[name])
+            parameter.copy_(like(parameter, weights[name]))
 
 
 def _steps(folder: Path) -> list[Path]:

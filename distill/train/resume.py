@@ -30,7 +30,7 @@ FREE = ("checkpoint_every_s", "keep_checkpoints", "max_spike", "trackers", "eur_
 # ... and those that change the last digits only.
 ROUNDING = (
     *("micro_batch_size", "micro_batch_tokens", "packing", "gradient_checkpointing"),
-    *("chunk_tokens", "share_prefix", "threads"),
+    *("chunk_tokens", "share_prefix", "shard", "threads"),
 )
 VERSIONS = ("torch", "transformers", "peft", "accelerate")
 

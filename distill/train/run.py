@@ -63,13 +63,18 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
 
     def save(complete: bool) -> None:
         nonlocal saved
-        if saved != (step, len(measured)) and accelerator.is_main_process:
+        if saved != (step, len(measured)):
             facts = {"holdout": measured, "losses": remembered(losses), "halvings": halvings, "wh": meter.wh}
             facts["complete"] = complete
             state = State(step, log.sync(), meter.seconds, meter.tokens, ready.identity, facts)
-            best = best_step(measured) if settings.patience else None
             save_checkpoint(
-                folder.checkpoints, state, ready.trainable, optimizer.optimizer, settings.keep_checkpoints, best
+                folder.checkpoints,
+                state,
+                ready.trainable,
+                optimizer.optimizer,
+                settings.keep_checkpoints,
+                best_step(measured) if settings.patience else None,
+                accelerator.is_main_process,
             )
         saved = step, len(measured)
         accelerator.wait_for_everyone()
@@ -78,6 +83,8 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
         log.write(values)
         tracking.record(accelerator, values)
 
+    # Several processes stop together, between two steps: half-way through one, the others would wait for ever.
+    alone = stop if accelerator.num_processes == 1 else Stop()
     tracking.start(accelerator, config)
     step, saved_at = done.step, time.monotonic()
     ready.wrapped.train()
@@ -85,20 +92,21 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
         bar.resume_at(step)
         while True:
             due = is_due(step, len(steps), settings.eval_every or ready.epoch) and str(step) not in measured
-            if due and (values := ready.holdout.measure(stop)):
+            if due and (values := ready.holdout.measure(alone)):
                 measured[str(step)] = values
                 write({"step": step, **values})
-            over = not stop and (step == len(steps) or has_stalled(measured, settings.patience))
-            best = bool(settings.patience) and best_step(measured) == step
             timed = step > done.step and time.monotonic() - saved_at >= settings.checkpoint_every_s
-            if stop or over or best or timed:
+            asked, timed = devices.agree(accelerator, bool(stop), timed)
+            over = not asked and (step == len(steps) or has_stalled(measured, settings.patience))
+            best = bool(settings.patience) and best_step(measured) == step
+            if asked or over or best or timed:
                 save(over)
                 saved_at = time.monotonic()
-            if stop:
+            if asked:
                 raise stop.error(f"the checkpoint of step {step}")
             if over:
                 break
-            sums, halvings = fitting(ready, config, step, halvings, stop)
+            sums, halvings = fitting(ready, config, step, halvings, alone)
             if sums is None:
                 continue  # asked to stop half-way through the step, which is then done again
             loss, ce, kd = sums
@@ -115,6 +123,7 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
     if settings.patience and (best_at := best_step(measured)) not in (None, step):
         kept = best_at
         restore_weights(folder_of(folder.checkpoints, kept), ready.trainable)
+    devices.join(ready.wrapped)
     facts = export.facts(config, ready, meter, measured, step, kept)
     say(export.summary(facts))
     if accelerator.is_main_process:
@@ -150,17 +159,17 @@ def accumulate(
     accelerator, source, rows = ready.accelerator, ready.source, ready.data.train.rows
     own: list[tuple[int, float, Sequence[Row]]] = [
         (number, weight, source.rows(step, number, [rows[i] for i in micros[number]]))
-        for number, weight in devices.share_of(len(micros), accelerator)
+        for number, weight in devices.share_of(len(micros), accelerator, split=config.train.shard)
     ]
     valid = devices.total(sum(weight * source.count(some) for _, weight, some in own), accelerator)
     sums = torch.zeros(3, dtype=torch.float64)
-    for number, weight, some in own:
+    for place, (number, weight, some) in enumerate(own, start=1):
         if stop:
             ready.optimizer.zero_grad(set_to_none=True)
             return None
         batch = ready.lay_out(some).to(accelerator.device)
         seed_micro(config.seed, step, number)
-        with devices.sync_on_last(accelerator, ready.wrapped, number == own[-1][0]):
+        with devices.sync_on_last(accelerator, ready.wrapped, place == len(own)):
             total, parts = ready.wrapped(batch, source.teacher(batch))
             check_finite(total, "loss", some, step, ready.metrics)
             # Gradients are averaged over processes; the loss is a mean over the tokens of all of them.
@@ -173,7 +182,7 @@ def accumulate(
 def update(ready: Ready, config: RunConfig, step: int, rows: Sequence[Row]) -> tuple[float, float]:
     """Take the optimizer's step; its (learning rate, gradient norm before clipping)."""
     settings, parameters = config.train, [parameter for _, parameter in ready.trainable]
-    norm = ready.accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
+    norm = devices.whole(ready.accelerator.clip_grad_norm_(parameters, settings.max_grad_norm))
     check_finite(norm, "gradient", rows, step, ready.metrics)
     rate = lr_at(step, len(ready.steps), peak=settings.lr, warmup=settings.warmup, schedule=settings.schedule)
     set_lr(ready.optimizer, rate)

@@ -16,16 +16,17 @@ from distill.providers._base import Context
 from distill.train import memory, preflight, tracking
 from distill.train.align import CrossTokenizer, aligned_loss
 from distill.train.batches import Rows, collate, encode_rows, plan_steps, read_rows
+from distill.train.devices import check_shard, split
 from distill.train.holdout import Holdout
 from distill.train.objective import Recipe
 from distill.train.preference import Preference, preference_loss
-from distill.train.prune import prune
+from distill.train.prune import layers_of, prune
 from distill.train.remote import Remote
 from distill.train.resume import identity
 from distill.train.rollout import OnPolicy
 from distill.train.schedule import be_deterministic
 from distill.train.signal import Live, OwnBase, Source, Stored, TextOnly
-from distill.train.student import Objective, head_of, load_base, make_student, shares_prefix
+from distill.train.student import Objective, causal_lm, head_of, load_base, make_student, shares_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,6 +91,8 @@ def prepare(config: RunConfig, folder: RunFolder) -> Ready:
     threads = be_deterministic(settings.threads)
     trackers = list(settings.trackers) or None
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=trackers, project_dir=str(folder.trackers))
+    if settings.shard:
+        check_shard(config, accelerator.num_processes)
     base = models.resolve(config.student.model, config.resolve("."))
     check_memory(config, base.path)
     model, tokenizer = load_base(base.path, config.student)
@@ -114,9 +117,13 @@ def prepare(config: RunConfig, folder: RunFolder) -> Ready:
             warnings.simplefilter("ignore", FutureWarning)  # the new name is not in every version we allow
             student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
+    if settings.shard:
+        split(objective.to(accelerator.device), layers_of(causal_lm(student.model)), accelerator.device)
     parameters = [parameter for _, parameter in student.trainable]
     optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    wrapped, optimizer = objective, accelerator.prepare(optimizer)
+    if not settings.shard:
+        wrapped = accelerator.prepare(objective)
     return Ready(
         accelerator=accelerator,
         threads=threads,
