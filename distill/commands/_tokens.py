@@ -23,6 +23,7 @@ BYTES_PER_TOKEN_BEST = 4.6
 TOKENS_PER_TURN = 5  # ChatML: two markers, the role, a line break each
 TOKENS_TO_ANSWER = 3
 FREE_ANSWER_SHARE = 0.5  # a free answer is taken to be half as long as its limit
+FRAMED = 20  # requests whose template is rendered
 SAMPLED = 500  # requests counted with a real tokenizer; the others follow by their bytes
 
 
@@ -49,8 +50,11 @@ class Tokens:
         return self.prompt[1] / max(self.asked, 1), self.completion[1] / max(self.asked, 1)
 
 
-def count_tokens(requests: Sequence[Request], tokenizer: Any = None, name: str = "") -> Tokens:
-    """Tokens of the distinct requests; ``tokenizer`` (tokenizers.Tokenizer) counts a sample when it is at hand."""
+def count_tokens(requests: Sequence[Request], tokenizer: Any = None, name: str = "", template: str = "") -> Tokens:
+    """Tokens of the distinct requests; ``tokenizer`` (tokenizers.Tokenizer) counts a sample when it is at hand.
+
+    ``template``: the model's chat template, whose own tokens are then counted instead of assumed.
+    """
     distinct = list({hashlib.sha256(r.canonical({})).digest(): r for r in requests}.values())
     bytes_of = [sum(len(m.content.encode("utf-8", "surrogatepass")) for m in r.messages) for r in distinct]
     frame = [TOKENS_PER_TURN * len(r.messages) + TOKENS_TO_ANSWER for r in distinct]
@@ -60,6 +64,9 @@ def count_tokens(requests: Sequence[Request], tokenizer: Any = None, name: str =
         texts = [m.content for r in some for m in r.messages]
         counted = sum(len(e.ids) for e in tokenizer.encode_batch(texts, add_special_tokens=False))
         per_token = best = sum(len(t.encode("utf-8", "surrogatepass")) for t in texts) / max(counted, 1)
+        around = [n for r in some[:FRAMED] if (n := frame_tokens(r, tokenizer, template)) is not None]
+        if around:
+            frame = [round(sum(around) / len(around))] * len(distinct)
         how = f"tokenizer of {name}, {len(some)} of {len(distinct)} requests"
     expected = [answer_tokens(r, per_token, tokenizer) for r in distinct]
     return Tokens(
@@ -91,20 +98,46 @@ def answer_tokens(request: Request, bytes_per_token: float, tokenizer: Any = Non
     return min(limit, mean / bytes_per_token + 1)
 
 
-def cached_tokenizer(teacher: Any, config: RunConfig) -> tuple[Any, str]:
-    """(a teacher's tokenizer, its name) when its files are on this disk, else (None, ""). Nothing is fetched."""
+def frame_tokens(request: Request, tokenizer: Any, template: str) -> int | None:
+    """Tokens that a chat template puts around the messages; None when there is none, or it does not render."""
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    if not template:
+        return None
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    messages = [{"role": m.role, "content": m.content} for m in request.messages]
+    try:
+        text = environment.from_string(template).render(messages=messages, add_generation_prompt=True)
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError):
+        return None
+    inside = tokenizer.encode_batch([m.content for m in request.messages], add_special_tokens=False)
+    return len(tokenizer.encode(text, add_special_tokens=False).ids) - sum(len(found.ids) for found in inside)
+
+
+def cached_tokenizer(settings: Any, config: RunConfig) -> tuple[Any, str, str]:
+    """(a provider's tokenizer, its name, its chat template) when its files are on this disk, else (None, "", "")."""
+    found = tokenizer_of(route_of(settings).official_model, config)
+    return found if found[0] is not None else tokenizer_of(settings.model, config)
+
+
+def tokenizer_of(model: str, config: RunConfig) -> tuple[Any, str, str]:
+    """The same of a model by its name. Nothing is fetched."""
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        return None, ""
-    folder = cached_folder(route_of(teacher).official_model, config) or cached_folder(teacher.model, config)
-    file = folder / "tokenizer.json" if folder else None
-    if file is None or not file.is_file():
-        return None, ""
+        return None, "", ""
+    folder = cached_folder(model, config)
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return None, "", ""
     try:
-        return Tokenizer.from_file(str(file)), str(teacher.model)
+        template = (folder / "chat_template.jinja").read_text("utf-8")
+    except (OSError, ValueError):
+        template = ""
+    try:
+        return Tokenizer.from_file(str(folder / "tokenizer.json")), model, template
     except Exception:  # tokenizers raises bare Exception for a damaged file; an estimate goes on without it
-        return None, ""
+        return None, "", ""
 
 
 def cached_folder(model: str, config: RunConfig) -> Path | None:

@@ -84,9 +84,11 @@ def build(
     ]
     tokens = sum((t.tokens for t in teachers[1:]), teachers[0].tokens)
     learnt = tokens
-    if config.student.prompt is not None or written:  # the student is asked in other words, or the teacher for more
+    reader = _tokens.tokenizer_of(config.student.model, config)
+    if config.student.prompt is not None or written or reader[0] is not None:  # the student reads other words or tokens
         items = writing.preview(config, config.student_prompts())[0].prompts
-        learnt = _tokens.count_tokens(_requests(config, items), *_tokens.cached_tokenizer(config.teacher, config))
+        with_ = reader if reader[0] is not None else _tokens.cached_tokenizer(config.teacher, config)
+        learnt = _tokens.count_tokens(_requests(config, items), *with_)
     student = _training.size_of(config.student.model, config)
     work = _training.training(config, learnt, student, teachers[0].size) if student else None
     money = _money.together([t.facts for t in teachers], config.generate.max_cost_eur)
@@ -148,9 +150,9 @@ def _teacher(
     config: RunConfig, number: int, asked: Sequence[Request], questions: Sequence[Request], zone: str
 ) -> _Teacher:
     settings = config.teachers()[number]
-    tokenizer, name = _tokens.cached_tokenizer(settings, config)
-    tokens = _tokens.count_tokens(asked, tokenizer, name)
-    exam = _tokens.count_tokens(questions, tokenizer, name) if questions else None
+    reader = _tokens.cached_tokenizer(settings, config)
+    tokens = _tokens.count_tokens(asked, *reader)
+    exam = _tokens.count_tokens(questions, *reader) if questions else None
     where = "teacher" if number == 0 else f"generate.mix.{number - 1}.teacher"
     money, problem = _money.of_teacher(settings, tokens, asked, exam, where)
     route = route_of(settings)

@@ -357,3 +357,16 @@ def test_the_plan_of_the_quickstart_is_within_a_quarter_of_what_the_run_took(tmp
         low, expected, most = plan["teacher"][name]
         assert abs(taken / expected - 1) <= 0.25
         assert low <= taken <= most
+
+
+def test_with_the_template_at_hand_its_own_tokens_are_counted(tmp_path, tiny_student):
+    from distill.models import encode_chat, load_tokenizer
+
+    config = load(write(tmp_path, **{"smollm2-135m-instruct": f"path:{tiny_student}"}))
+    tokenizer, _, template = _tokens.tokenizer_of(f"path:{tiny_student}", config)
+    request = Request((Message("system", "Short."), Message("user", "Größe?")), Sampling(max_new_tokens=4))
+    real = len(encode_chat(load_tokenizer(tiny_student), request.messages))
+    assert _tokens.count_tokens([request], tokenizer, "tiny", template).prompt[1] == real
+    assert (
+        _tokens.count_tokens([request], tokenizer, "tiny", "{{ broken").prompt[1] != real
+    )  # falls back to the formula
