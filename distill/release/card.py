@@ -209,6 +209,14 @@ def _use(record: Record, exports: Mapping[str, Mapping[str, Any]], language: str
             ("", ""), [(t("system message"), prompts["system"] or t("none")), (t("user message"), prompts["template"])]
         ),
     ]
+    starts = {
+        "demo": ("python demo/serve.py", "page and endpoint"),
+        "llamacpp": ("sh serve/llamacpp/serve.sh", "llama.cpp"),
+        "vllm": ("sh serve/vllm/serve.sh", "vLLM"),
+        "ollama": ("cd serve/ollama && cat README.md", "Ollama"),
+    }
+    rows = [(f"`{command}`", t(said)) for kind, (command, said) in starts.items() if kind in exports]
+    lines += table((t("to start"), ""), rows)
     if "merged" in exports:
         turns = [*({"role": m.role, "content": m.content} for m in record.head), {"role": "user", "content": "..."}]
         lines += [

@@ -43,6 +43,14 @@ def test_each_precision_is_opened_by_llamacpp_and_its_distance_and_score_are_wri
     assert "F16" not in targets["gguf-q4_k_m"]["tensors"]
 
 
+def test_the_same_run_gives_the_same_gguf_bytes_and_the_same_card(built, base, tmp_path):
+    targets = [{"kind": "gguf", "precision": precision} for precision in PRECISIONS]
+    config, folder = run_folder(tmp_path / "runs" / "sorter", base, targets=targets, rescore=6)
+    again = build(with_task(config, folder, right=lambda n: False), folder)
+    for path in [*(built / "gguf").iterdir(), built / "release.json"]:
+        assert (again / path.relative_to(built)).read_bytes() == path.read_bytes(), path.name
+
+
 def test_llamacpp_gives_the_librarys_logits_at_every_position(built, base, tmp_path):
     from distill.models import load_causal_lm
     from distill.records import Message

@@ -7,7 +7,7 @@ const WORDS = {
     empty: "No answer yet.", quiet: "An empty answer.", message: "message",
     note: "Euros and energy are this session's requests at the average per request that the run measured; milliseconds are measured here and now.",
     accuracy: (value, items) => `${(100 * value).toFixed(1)} % right on ${items} items of the evaluation`,
-    nokey: (name) => `Not asked: start the server with the teacher's key in ${name} to see it here.`,
+    nokey: (name, url) => `Not asked: start the server with ${url ? "" : "--teacher URL and "}the teacher's key in ${name} to see it here.`,
   },
   fr: {
     ask: "Demander", asking: "En cours…", shortcut: "Ctrl + Entrée", student: "élève", teacher: "professeur", saved: "économisé",
@@ -15,7 +15,7 @@ const WORDS = {
     empty: "Pas encore de réponse.", quiet: "Une réponse vide.", message: "message",
     note: "Euros et énergie : les requêtes de cette session, à la moyenne par requête mesurée par l'exécution ; les millisecondes sont mesurées ici et maintenant.",
     accuracy: (value, items) => `${(100 * value).toFixed(1).replace(".", ",")} % de réponses justes sur ${items} questions de l'évaluation`,
-    nokey: (name) => `Non interrogé : lancez le serveur avec la clé du professeur dans ${name} pour le voir ici.`,
+    nokey: (name, url) => `Non interrogé : lancez le serveur avec ${url ? "" : "--teacher URL et "}la clé du professeur dans ${name} pour le voir ici.`,
   },
 };
 const SIDES = ["student", "teacher"];
@@ -49,12 +49,12 @@ function saved(what) {
 }
 
 function drawCard(side) {
-  const { name, figures, key_env: key } = state.facts[side];
+  const { name, figures, key_env: key, base_url: url } = state.facts[side];
   const now = state[side];
   const silent = side === "teacher" && !state.facts.asks_teacher;
   const parts = [element("h2", `${say(side)}: ${name}`)];
   if (figures.accuracy !== null) parts.push(element("p", say("accuracy")(figures.accuracy, figures.items), "soft"));
-  if (silent) parts.push(element("p", say("nokey")(key || "TEACHER_KEY"), "answer empty"));
+  if (silent) parts.push(element("p", say("nokey")(key || "TEACHER_KEY", url), "answer empty"));
   else if (now.problem) parts.push(element("p", now.problem, "answer bad"));
   else if (now.text === null) parts.push(element("p", say("empty"), "answer empty"));
   else parts.push(element("p", now.text || say("quiet"), now.text ? "answer" : "answer empty"));
