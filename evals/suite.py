@@ -89,7 +89,9 @@ def load(path: Path, pins: Mapping[str, str] | None = None) -> Suite:
     """
     if not path.exists() and (shipped := SHIPPED / f"{path}.yaml").is_file():
         path = shipped
-    suite = configuration.validate(Suite, _pinned(strict_yaml.read_yaml(path), {} if pins is None else pins, path), str(path))
+    suite = configuration.validate(
+        Suite, _pinned(strict_yaml.read_yaml(path), {} if pins is None else pins, path), str(path)
+    )
     suite._folder = path.resolve().parent
     if suite.profile == "client":
         for task in suite.task_configs:
