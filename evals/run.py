@@ -11,6 +11,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from distill import gates
 from distill.artifacts import write_json, write_text
 from distill.errors import ConfigError, GateFailed, GateInconclusive
 from distill.progress import say
@@ -47,6 +48,7 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         raise ConfigError(
             "eval.tasks is empty", next="name a task: eval.tasks: [{kind: classification, path: test.jsonl}]"
         )
+    gates.check_regions(config)  # an alternative or a judge may be new since the teacher was asked
     base, tokens = config.resolve("."), config.generate.max_new_tokens
     questions = exams(config.eval.tasks, config.prompts, tokens, base, config.seed)
     students = exams(config.eval.tasks, config.student_prompts(), tokens, base, config.seed)

@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 
     from distill.config import RunConfig
 
-__all__ = ["FAKE", "Verdict", "as_json", "asked", "check", "expand", "refuse", "teacher_role", "verdicts"]
+__all__ = [
+    "FAKE",
+    "Verdict",
+    "as_json",
+    "asked",
+    "check",
+    "check_regions",
+    "expand",
+    "refuse",
+    "teacher_role",
+    "verdicts",
+]
 
 FAKE = "fake"
 
@@ -33,6 +44,12 @@ def check(config: RunConfig) -> list[Verdict]:
     found = verdicts(config)
     refuse(found)
     return found
+
+
+def check_regions(config: RunConfig) -> None:
+    """Raise Refused (exit 5) when a question would go where it may not: asked again before the evaluation."""
+    every = [*asked(config), *examined(config)]
+    refuse([region(role, route_of(other), config.policy) for role, other in every if other.kind != FAKE])
 
 
 def refuse(found: list[Verdict]) -> None:

@@ -20,13 +20,13 @@ def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
-def run(tmp_path, *, name="demo", teacher=None, prompts="x.jsonl", alternatives=(), **policy):
+def run(tmp_path, *, name="demo", teacher=None, prompts="x.jsonl", alternatives=(), tasks=(), **policy):
     values = {
         "name": name,
         "prompts": {"path": prompts},
         "teacher": teacher or {"kind": "fake"},
         "student": {"model": "smollm2-135m-instruct"},
-        "eval": {"alternatives": list(alternatives)},
+        "eval": {"alternatives": list(alternatives), "tasks": list(tasks)},
         "policy": policy,
     }
     made = config.validate(config.RunConfig, values, "test")
@@ -153,3 +153,22 @@ def test_an_alternative_that_would_read_the_questions_is_held_to_the_regions_and
     gates.check(run(tmp_path, alternatives=[anthropic], regions=["*"]))  # it teaches nothing
     with pytest.raises(Refused, match="confidential"):
         gates.check(run(tmp_path, alternatives=[MISTRAL], confidential=True))
+
+
+def test_the_evaluation_itself_asks_again_where_its_questions_go(tmp_path):
+    from distill.artifacts import RunFolder
+    from evals.run import run as evaluate
+
+    anthropic = {"kind": "openai", "provider": "anthropic", "model": "claude-haiku-5-5"}
+    task = {"kind": "classification", "path": "test.jsonl", "gold_field": "label"}
+    settings = run(tmp_path, alternatives=[anthropic], tasks=[task])
+    with pytest.raises(Refused, match=r"alternative 1 .*policy\.regions"):
+        evaluate(settings, RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_judge_of_the_evaluation_is_held_to_the_regions(tmp_path):
+    judge = {"kind": "openai", "provider": "anthropic", "model": "claude-haiku-5-5"}
+    task = {"kind": "open_answer", "path": "test.jsonl", "judge": judge}
+    with pytest.raises(Refused, match=r"task open_answer .*policy\.regions"):
+        gates.check(run(tmp_path, tasks=[task]))
