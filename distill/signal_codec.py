@@ -10,8 +10,7 @@ A row, byte-aligned parts in order::
     values    bits     K - 1 codes of b bits: c = round((2^b - 2) * sqrt(d / R)), d = distance to the top value
 
 The square root puts the precision where the probability is: |error of log p| <= (sqrt(d * R) + R / 4n) / n with
-n = 2^b - 2. The code 2^b - 1 marks padding (log-probability -inf; ids unused otherwise). With draws > 0 the values
-are counts and exact: top, value and range are left out and every entry has its own count.
+n = 2^b - 2. The code 2^b - 1 marks padding (log-probability -inf; ids unused otherwise).
 
 Shapes: T tokens, K entries, V vocabulary.
 """
@@ -21,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distill.errors import DataError
+from distill.signal_draws import unused
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,20 +31,19 @@ MAX_VOCAB = 2**24
 
 
 class Codec:
-    """Encodes and decodes rows of ``k`` entries over ``vocab`` ids; ``draws`` > 0 selects counts."""
+    """Encodes and decodes rows of ``k`` entries over ``vocab`` ids."""
 
-    def __init__(self, k: int, vocab: int, draws: int = 0):
+    def __init__(self, k: int, vocab: int):
         if not 0 < k <= vocab < MAX_VOCAB or k > 2**16:
             raise DataError(f"{k} entries over a vocabulary of {vocab} ids cannot be stored")
-        self.k, self.vocab, self.draws = k, vocab, draws
+        self.k, self.vocab = k, vocab
         self.low = max(0, (vocab // k).bit_length() - 1)
         self.high = k + (vocab >> self.low) + 1
         self.id_bits = k * self.low + self.high
-        self.value_bits = draws.bit_length() if draws else self._precision()
-        self.values = k if draws else k - 1
-        self.packed = (self.id_bits + self.values * self.value_bits + 7) // 8
-        self.rank_bytes = 0 if draws else 1 if k <= 256 else 2
-        self.head = 3 + (0 if draws else self.rank_bytes + 6)
+        self.value_bits = self._precision()
+        self.packed = (self.id_bits + (k - 1) * self.value_bits + 7) // 8
+        self.rank_bytes = 1 if k <= 256 else 2
+        self.head = 3 + self.rank_bytes + 6
         self.row_bytes = self.head + self.packed
 
     def _precision(self) -> int:
@@ -61,16 +60,12 @@ class Codec:
         ids, logprobs = self._checked(tokens, np.asarray(ids_TK, np.int64), np.asarray(logprobs_TK, np.float32))
         by_id = np.argsort(ids, axis=1)
         ids, logprobs = np.take_along_axis(ids, by_id, 1), np.take_along_axis(logprobs, by_id, 1)
-        parts = [_little(tokens, 3)]
-        if self.draws:
-            codes = np.rint(np.exp(logprobs.astype(np.float64)) * self.draws).astype(np.int64)
-        else:
-            top = logprobs.argmax(1)
-            value = np.take_along_axis(logprobs, top[:, None], 1)
-            distance = (value - logprobs).astype(np.float64)
-            span = _half_up(np.where(np.isfinite(distance), distance, 0).max(1, keepdims=True))
-            codes = self._quantise(distance, span)[~_one_hot(top, self.k)].reshape(len(tokens), self.k - 1)
-            parts += [_little(top, self.rank_bytes), _bytes(value, "<f4"), _bytes(span, "<f2")]
+        top = logprobs.argmax(1)
+        value = np.take_along_axis(logprobs, top[:, None], 1)
+        distance = (value - logprobs).astype(np.float64)
+        span = _half_up(np.where(np.isfinite(distance), distance, 0).max(1, keepdims=True))
+        codes = self._quantise(distance, span)[~_one_hot(top, self.k)].reshape(len(tokens), self.k - 1)
+        parts = [_little(tokens, 3), _little(top, self.rank_bytes), _bytes(value, "<f4"), _bytes(span, "<f2")]
         bits = np.concatenate([self._id_bits(ids), _to_bits(codes, self.value_bits)], 1)
         return np.concatenate([*parts, np.packbits(bits, axis=1)], 1)
 
@@ -83,24 +78,19 @@ class Codec:
         tokens = _number(rows[:, :3])
         bits = np.unpackbits(rows[:, self.head :], axis=1)
         ids = self._ids(bits[:, : self.id_bits])
-        end = self.id_bits + self.values * self.value_bits
-        codes = _from_bits(bits[:, self.id_bits : end], self.values, self.value_bits)
-        if self.draws:
-            with np.errstate(divide="ignore"):
-                logprobs = np.log(codes / self.draws).astype(np.float32)
-        else:
-            after = 3 + self.rank_bytes
-            top = _number(rows[:, 3:after])
-            value = rows[:, after : after + 4].copy().view("<f4")
-            span = rows[:, after + 4 : after + 6].copy().view("<f2").astype(np.float32)
-            logprobs = np.empty((count, self.k), np.float32)
-            others = ~_one_hot(top, self.k)
-            logprobs[~others] = value[:, 0]
-            logprobs[others] = (value - self._distance(codes, span)).reshape(-1)
+        end = self.id_bits + (self.k - 1) * self.value_bits
+        codes = _from_bits(bits[:, self.id_bits : end], self.k - 1, self.value_bits)
+        after = 3 + self.rank_bytes
+        top = _number(rows[:, 3:after])
+        value = rows[:, after : after + 4].copy().view("<f4")
+        span = rows[:, after + 4 : after + 6].copy().view("<f2").astype(np.float32)
+        logprobs = np.empty((count, self.k), np.float32)
+        others = ~_one_hot(top, self.k)
+        logprobs[~others] = value[:, 0]
+        logprobs[others] = (value - self._distance(codes, span)).reshape(-1)
         best = np.argsort(-logprobs, axis=1, kind="stable")
-        if not self.draws:
-            # Entries that round to the top value must not overtake it.
-            best = np.concatenate([top[:, None], best[best != top[:, None]].reshape(count, self.k - 1)], 1)
+        # Entries that round to the top value must not overtake it.
+        best = np.concatenate([top[:, None], best[best != top[:, None]].reshape(count, self.k - 1)], 1)
         ids, logprobs = np.take_along_axis(ids, best, 1), np.take_along_axis(logprobs, best, 1)
         return tokens.astype(np.int32), ids.astype(np.int32), logprobs
 
@@ -165,7 +155,7 @@ class Codec:
         if not real.any(1).all():
             raise DataError("a token has no log-probability at all")
         if not real.all():
-            ids = _fill(np.where(real, ids, -1))
+            ids = unused(np.where(real, ids, -1))
         order = np.sort(ids, 1)
         outside = ids.size and (ids.min() < 0 or ids.max() >= self.vocab)
         if (
@@ -175,41 +165,6 @@ class Codec:
         ):
             raise DataError(f"a token id is outside 0..{self.vocab - 1} or appears twice")
         return ids, logprobs
-
-
-def _fill(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each -1 replaced by the lowest id its row does not use."""
-    import numpy as np
-
-    filled = ids.copy()
-    for row in np.flatnonzero((ids < 0).any(1)):
-        used = set(ids[row].tolist())
-        free = iter(number for number in range(len(used) + ids.shape[1]) if number not in used)
-        filled[row, ids[row] < 0] = [next(free) for _ in range(int((ids[row] < 0).sum()))]
-    return filled
-
-
-def draw(logprobs_TV: NDArray[np.float32], draws: int, seed: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Unbiased sparse targets: ids [T, K] and log(count / draws) [T, K] of ``draws`` draws per token.
-
-    K is the largest number of distinct ids that a token got. E[count / draws] is the distribution itself, so a cross
-    entropy against it has the full gradient in expectation.
-    """
-    import numpy as np
-
-    random = np.random.default_rng(seed)
-    rows = []
-    for logprobs_V in np.asarray(logprobs_TV, np.float64):
-        cumulative = np.cumsum(np.exp(logprobs_V - logprobs_V.max()))
-        picked = np.searchsorted(cumulative, random.random(draws) * cumulative[-1], side="right")
-        rows.append(np.unique(np.minimum(picked, len(logprobs_V) - 1), return_counts=True))
-    width = max((len(ids) for ids, _ in rows), default=1)
-    ids_TK = np.full((len(rows), width), -1, np.int32)
-    logprobs_TK = np.full((len(rows), width), -np.inf, np.float32)
-    for number, (ids, counts) in enumerate(rows):
-        best = np.argsort(-counts, kind="stable")
-        ids_TK[number, : len(ids)], logprobs_TK[number, : len(ids)] = ids[best], np.log(counts[best] / draws)
-    return ids_TK, logprobs_TK
 
 
 # -- bytes and bits ----------------------------------------------------------------------------------------------

@@ -4,11 +4,11 @@
 
     signals/
       manifest.json     what they are (:class:`About`), and for each shard its SHA-256, keys and tokens
-      shard-00000.bin   header (JSON) + one fixed-size row per answer token (distill.signal_codec)
+      shard-00000.bin   the answers, one behind the other
 
-A row holds the answer's token, K vocabulary ids, and the K values: for ``topk`` log-probabilities (the first exact,
-the others within a stated bound), for ``sampled`` how often each id was drawn (exact; Anshumali et al. 2025, "Sparse
-Logit Sampling": count / draws is an unbiased estimate of the distribution, a renormalised top-k is not).
+``topk``: one row of fixed size per answer token with the k most likely ids and their log-probabilities, the first
+exact, the others within a stated bound (distill.signal_codec). ``sampled``: the ids that were drawn and how often,
+exact and of as many entries as there are (distill.signal_draws).
 
 Shapes: T answer tokens, K entries, V vocabulary.
 """
@@ -22,7 +22,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill import artifacts, signal_codec
+from distill import artifacts, signal_codec, signal_draws
 from distill.errors import DataError, IntegrityError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SCHEMA = 1
+SCHEMA = 2
 SHARD_TOKENS = 100_000
 FLUSH_S = 30.0
 
@@ -87,8 +87,8 @@ class SignalWriter:
 
     def __init__(self, folder: Path, about: About, shard_tokens: int = SHARD_TOKENS):
         self.folder, self.about, self.shard_tokens = folder, about, shard_tokens
-        self._codec = signal_codec.Codec(about.k, about.vocab, about.draws if about.kind == "sampled" else 0)
-        self._pending: dict[str, bytes] = {}
+        self._form = _form(about)
+        self._pending: dict[str, Part] = {}
         self._tokens, self._flushed = 0, time.monotonic()
         self._shards: list[dict[str, Any]] = []
         manifest = _manifest(folder)
@@ -112,17 +112,17 @@ class SignalWriter:
         """Store what has a :class:`Signal`'s arrays; a key that is there is left alone. DataError on bad numbers."""
         if key in self._keys:
             return
-        rows = self._codec.encode(signal.token_ids_T, signal.top_ids_TK, signal.top_logprobs_TK)
-        self._pending[key] = rows.tobytes()
+        part = self._form.encode(signal)
+        self._pending[key] = part
         self._keys.add(key)
-        self._tokens += len(rows)
+        self._tokens += part.tokens
         if self._tokens >= self.shard_tokens or time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
         """Write what is pending as one shard, then the manifest that names it."""
         if self._pending:
-            self._shards.append(_write_shard(self.folder, len(self._shards), self._pending, self._codec.row_bytes))
+            self._shards.append(_write_shard(self.folder, len(self._shards), self._pending))
             artifacts.write_bytes(self.folder / "manifest.json", _dump(self.about, self._shards))
         self._pending, self._tokens, self._flushed = {}, 0, time.monotonic()
 
@@ -132,16 +132,16 @@ class SignalWriter:
         reader = SignalReader(self.folder) if self._shards else None
         shards: list[dict[str, Any]] = []
         with artifacts.new_folder(self.folder) as folder:
-            part: dict[str, bytes] = {}
+            parts: dict[str, Part] = {}
             tokens = 0
             for key in dict.fromkeys(keys):
-                part[key] = reader.rows(key).tobytes() if reader else b""
-                tokens += len(part[key]) // self._codec.row_bytes
+                parts[key] = reader.part(key) if reader else Part(b"", 0, 0)
+                tokens += parts[key].tokens
                 if tokens >= self.shard_tokens:
-                    shards.append(_write_shard(folder, len(shards), part, self._codec.row_bytes))
-                    part, tokens = {}, 0
-            if part:
-                shards.append(_write_shard(folder, len(shards), part, self._codec.row_bytes))
+                    shards.append(_write_shard(folder, len(shards), parts))
+                    parts, tokens = {}, 0
+            if parts:
+                shards.append(_write_shard(folder, len(shards), parts))
             artifacts.write_bytes(folder / "manifest.json", _dump(self.about, shards))
         self._shards = shards
 
@@ -160,15 +160,19 @@ class SignalReader:
         self.folder = folder
         about = manifest["about"]
         self.about = About(**{**about, "vocabulary": tuple(about["vocabulary"])})
-        draws = self.about.draws if self.about.kind == "sampled" else 0
-        self._codec = signal_codec.Codec(self.about.k, self.about.vocab, draws)
-        self._place: dict[str, tuple[int, int, int]] = {}
+        self._form = _form(self.about)
+        self._place: dict[str, tuple[int, int, int, int]] = {}
         self._shards = manifest["shards"]
+        self._width = 1
+        """K: entries of the token that has most."""
         for number, shard in enumerate(self._shards):
             first = 0
-            for key, tokens in zip(shard["keys"], shard["tokens"], strict=True):
-                self._place[key] = (number, first, tokens)
-                first += tokens
+            for key, tokens, size, width in zip(
+                *(shard[n] for n in ("keys", "tokens", "bytes", "widths")), strict=True
+            ):
+                self._place[key] = (number, first, tokens, size)
+                self._width = max(self._width, width)
+                first += size
         self._open: dict[int, NDArray[np.uint8]] = {}
 
     def __len__(self) -> int:
@@ -181,28 +185,33 @@ class SignalReader:
         return iter(self._place)
 
     def __getitem__(self, key: str) -> Signal:
-        return Signal(*self._codec.decode(self.rows(key)))
+        _, _, tokens, _ = self._found(key)
+        return self._form.decode(self._bytes(key), tokens, self._width)
 
-    def rows(self, key: str) -> NDArray[np.uint8]:
-        """The encoded rows [T, bytes] of an answer."""
+    def part(self, key: str) -> Part:
+        """An answer as it is stored."""
+        number, _, tokens, _ = self._found(key)
+        shard = self._shards[number]
+        return Part(self._bytes(key).tobytes(), tokens, shard["widths"][shard["keys"].index(key)])
+
+    def _found(self, key: str) -> tuple[int, int, int, int]:
         if key not in self._place:
             raise DataError(
                 f"no teacher signal for the answer {key[:12]}...", where=str(self.folder), next="distill generate"
             )
-        number, first, tokens = self._place[key]
-        return self._rows(number)[first : first + tokens]
+        return self._place[key]
 
     def tokens(self) -> int:
         """Answer tokens in all shards."""
         return sum(sum(shard["tokens"]) for shard in self._shards)
 
-    def _rows(self, number: int) -> NDArray[np.uint8]:
+    def _bytes(self, key: str) -> NDArray[np.uint8]:
         import numpy as np
 
+        number, first, _, length = self._found(key)
         if number not in self._open:
             shard = self._shards[number]
-            path, width = self.folder / shard["file"], self._codec.row_bytes
-            size = sum(shard["tokens"]) * width
+            path, size = self.folder / shard["file"], sum(shard["bytes"])
             if not path.is_file() or path.stat().st_size != size or artifacts.sha256_file(path) != shard["sha256"]:
                 raise IntegrityError(
                     "a signal shard is missing or damaged",
@@ -210,9 +219,51 @@ class SignalReader:
                     safe="run.db",
                     next=f"rm -r {self.folder}, then distill generate",
                 )
-            empty = np.zeros((0, width), np.uint8)
-            self._open[number] = np.memmap(path, np.uint8, "r", shape=(size // width, width)) if size else empty
-        return self._open[number]
+            self._open[number] = np.memmap(path, np.uint8, "r", shape=(size,)) if size else np.zeros(0, np.uint8)
+        return self._open[number][first : first + length]
+
+
+# -- the two forms -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One answer as it is stored: its bytes, its tokens, and the entries of the token that has most."""
+
+    data: bytes
+    tokens: int
+    width: int
+
+
+class _TopK:
+    def __init__(self, about: About):
+        self.codec = signal_codec.Codec(about.k, about.vocab)
+
+    def encode(self, signal: Any) -> Part:
+        rows = self.codec.encode(signal.token_ids_T, signal.top_ids_TK, signal.top_logprobs_TK)
+        return Part(rows.tobytes(), len(rows), self.codec.k)
+
+    def decode(self, data: NDArray[np.uint8], tokens: int, width: int) -> Signal:
+        return Signal(*self.codec.decode(data.reshape(tokens, self.codec.row_bytes)))
+
+
+class _Sampled:
+    def __init__(self, about: About):
+        self.codec = signal_draws.Counts(about.draws, about.vocab)
+
+    def encode(self, signal: Any) -> Part:
+        import numpy as np
+
+        data = self.codec.encode(signal.token_ids_T, signal.top_ids_TK, signal.top_logprobs_TK)
+        width = np.isfinite(signal.top_logprobs_TK).sum(1).max(initial=1)
+        return Part(data.tobytes(), len(signal.token_ids_T), int(width))
+
+    def decode(self, data: NDArray[np.uint8], tokens: int, width: int) -> Signal:
+        return Signal(*self.codec.decode(data, tokens, width))
+
+
+def _form(about: About) -> _TopK | _Sampled:
+    return _Sampled(about) if about.kind == "sampled" else _TopK(about)
 
 
 def same(folder: Path, about: About) -> bool:
@@ -221,13 +272,19 @@ def same(folder: Path, about: About) -> bool:
     return manifest is None or manifest["about"] == _plain(about)
 
 
-def _write_shard(folder: Path, number: int, rows: dict[str, bytes], width: int) -> dict[str, Any]:
+def _write_shard(folder: Path, number: int, parts: dict[str, Part]) -> dict[str, Any]:
     """Write one shard; its entry of the manifest."""
-    body = b"".join(rows.values())
+    body = b"".join(part.data for part in parts.values())
     name = f"shard-{number:05d}.bin"
     artifacts.write_bytes(folder / name, body)
-    counts = [len(part) // width for part in rows.values()]
-    return {"file": name, "sha256": hashlib.sha256(body).hexdigest(), "keys": list(rows), "tokens": counts}
+    return {
+        "file": name,
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "keys": list(parts),
+        "tokens": [part.tokens for part in parts.values()],
+        "bytes": [len(part.data) for part in parts.values()],
+        "widths": [part.width for part in parts.values()],
+    }
 
 
 def _plain(about: About) -> dict[str, Any]:

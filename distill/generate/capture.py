@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from distill import signals
 from distill.errors import ConfigError, DataError, Interrupted, Preempted
 from distill.progress import progress, say
-from distill.signal_codec import draw
+from distill.signal_draws import draw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

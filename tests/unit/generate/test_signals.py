@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.errors import DataError, IntegrityError
-from distill.signal_codec import Codec, draw
+from distill.signal_codec import Codec
+from distill.signal_draws import Counts, draw
 from distill.signals import About, Signal, SignalReader, SignalWriter, same
 
 
@@ -68,7 +69,7 @@ def test_the_bound_is_not_met_by_a_coarser_code():
     signal, codec = some_signal(0, 50, 64, 5_000), Codec(64, 5_000)
     coarse = Codec(64, 5_000)
     coarse.value_bits -= 2
-    coarse.packed = (coarse.id_bits + coarse.values * coarse.value_bits + 7) // 8
+    coarse.packed = (coarse.id_bits + (coarse.k - 1) * coarse.value_bits + 7) // 8
     _, _, logprobs = coarse.decode(coarse.encode(signal.token_ids_T, signal.top_ids_TK, signal.top_logprobs_TK))
     error = np.abs(np.sort(logprobs, 1) - np.sort(signal.top_logprobs_TK, 1))
     distance = signal.top_logprobs_TK[:, :1] - np.sort(signal.top_logprobs_TK, 1)
@@ -194,8 +195,8 @@ def mean_target(logprobs_V: np.ndarray, draws: int, repeats: int) -> np.ndarray:
     """The average sampled target, through the file format and back."""
     vocab = len(logprobs_V)
     ids, values = draw(np.tile(logprobs_V, (repeats, 1)), draws, seed=1)
-    codec = Codec(draws, vocab, draws)
-    _, ids, values = codec.decode(codec.encode(np.zeros(repeats, int), ids, values))
+    codec = Counts(draws, vocab)
+    _, ids, values = codec.decode(codec.encode(np.zeros(repeats, int), ids, values), repeats, ids.shape[1])
     total = np.zeros(vocab)
     np.add.at(total, ids.ravel(), np.exp(values.astype(np.float64)).ravel())
     return total / repeats
@@ -214,14 +215,59 @@ def test_sampled_targets_are_unbiased_and_a_renormalised_top_k_is_not():
     assert np.abs((top / top.sum() - p) / error).max() > 50, "control: the biased target is far outside"
 
 
-def test_counts_are_exact_on_disk():
-    ids, values = draw(np.log(np.full((5, 9), 1 / 9)), 20, seed=3)
-    codec = Codec(20, 30, 20)
-    _, found, logprobs = codec.decode(codec.encode(np.zeros(5, int), ids, values))
-    for row in range(5):
-        right = {i: round(float(np.exp(v)) * 20) for i, v in zip(ids[row].tolist(), values[row].tolist(), strict=True)}
-        got = {
-            i: round(float(np.exp(v)) * 20) for i, v in zip(found[row].tolist(), logprobs[row].tolist(), strict=True)
-        }
-        assert {i: c for i, c in got.items() if c} == {i: c for i, c in right.items() if c and i >= 0}
-        assert sum(got.values()) == 20
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 12), st.integers(1, 70), st.integers(1, 3000), st.floats(0.1, 12))
+def test_counts_are_exact_on_disk(seed, tokens, draws, vocab, spread):
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(tokens, vocab)) * spread
+    ids, values = draw((logits - logits.max(initial=0)).astype(np.float32), draws, seed)
+    codec, answer = Counts(draws, vocab), random.integers(0, vocab, tokens)
+    width = ids.shape[1] + 2
+    data = codec.encode(answer, ids, values)
+    found_tokens, found, logprobs = codec.decode(data, tokens, width)
+    assert (found_tokens == answer).all()
+    assert found.shape == logprobs.shape == (tokens, width)
+    for row in range(tokens):
+        right = {i: v for i, v in zip(ids[row].tolist(), values[row].tolist(), strict=True) if np.isfinite(v)}
+        got = {i: v for i, v in zip(found[row].tolist(), logprobs[row].tolist(), strict=True) if np.isfinite(v)}
+        assert got == pytest.approx(right, abs=1e-6)
+        assert round(sum(np.exp(v) for v in got.values()) * draws) == draws
+        assert len(set(found[row].tolist())) == width, "padding has ids of its own"
+
+
+@pytest.mark.parametrize(
+    ("ids", "counts"),
+    [([[1, 1]], [[2, 2]]), ([[1, 9]], [[2, 2]]), ([[1, 2]], [[1, 2]]), ([[-1, 2]], [[2, 2]]), ([[1, 2]], [[3, 2]])],
+)
+def test_counts_that_are_no_draws_are_refused(ids, counts):
+    with pytest.raises(DataError):
+        Counts(4, 9).encode([0], np.array(ids), np.log(np.array(counts) / 4))
+
+
+def test_sampled_signals_take_what_was_drawn_and_not_the_largest_width(tmp_path):
+    """A peaked distribution, as of a real model, and a flat one: 50 draws over 151,936 ids."""
+    sizes = {}
+    for name, scale in (("peaked", 3.0), ("flat", 0.0)):
+        logits = np.zeros((40, 151_936), np.float32)
+        logits[:, :50] = 20 - scale * np.arange(50)
+        ids, values = draw(logits, 50, 0)
+        writer = SignalWriter(tmp_path / name, about(50, 151_936, kind="sampled", draws=50))
+        writer.add("0" * 64, Signal(np.zeros(40, np.int32), ids, values))
+        writer.finish(["0" * 64])
+        sizes[name] = (tmp_path / name / "shard-00000.bin").stat().st_size / 40
+        found = SignalReader(tmp_path / name)["0" * 64]
+        assert found.top_ids_TK.shape == ids.shape, "as wide as the widest token"
+    assert sizes["peaked"] < 16
+    assert sizes["flat"] < 130
+
+
+def test_answers_of_one_store_have_one_width_so_that_they_fit_in_a_batch(tmp_path):
+    writer = SignalWriter(tmp_path / "s", about(8, 50, kind="sampled", draws=8), shard_tokens=2)
+    for number, spread in enumerate((0.0, 30.0)):
+        logits = np.linspace(0, spread, 50, dtype=np.float32)[None].repeat(3, 0)
+        writer.add(f"{number:064x}", Signal(np.zeros(3, np.int32), *draw(logits, 8, number)))
+    writer.finish([f"{n:064x}" for n in range(2)])
+    reader = SignalReader(tmp_path / "s")
+    first, second = (reader[f"{n:064x}"].top_ids_TK.shape for n in range(2))
+    assert first == second
+    assert first[1] > 2
