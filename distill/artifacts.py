@@ -77,6 +77,10 @@ class RunFolder:
         return self.path / "data" / "prompts.jsonl"
 
     @property
+    def data_readme(self) -> Path:
+        return self.path / "data" / "README.md"
+
+    @property
     def data_card(self) -> Path:
         return self.path / "data" / "card.json"
 

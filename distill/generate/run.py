@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from distill import artifacts, gates, prompts, rows
 from distill.errors import TooManyRejected
-from distill.generate import capture, card, dataset, mix, sieve, writing
+from distill.generate import capture, card, dataset, mix, page, sieve, writing
 from distill.generate.desk import Desk
 from distill.progress import say
 from distill.records import Request, Sampling
@@ -72,8 +72,12 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         facts = card.facts(config, desk, made, reasons, asked, folder.data_card)
         holdout = sum(row["cluster"] in held for _, row in kept)
         facts["rows"] |= {"train": len(kept) - holdout, "holdout": holdout}
+        if config.generate.mix:
+            said = (f"{one['kept']} of {one['asked']} of {one.get('model', one['kind'])}" for one in facts["teachers"])
+            say(f"generate: kept {', '.join(said)}")
         artifacts.write_json(folder.data_card, facts)
-        return [*written, folder.data_card]
+        artifacts.write_bytes(folder.data_readme, page.readme(config.name, facts).encode("utf-8"))
+        return [*written, folder.data_readme, folder.data_card]
 
 
 # -- asking ------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def test_a_route_takes_every_prompt_that_fits_and_no_other(work):
     assert set(mix.assign(config, items(200, "en"))) == {0, 3}
 
 
-def test_rows_and_card_say_who_answered_and_the_counts_add_up(work):
+def test_rows_and_card_say_who_answered_and_the_counts_add_up(work, capsys):
     tmp_path, load = work
     config = load(generate={"mix": [other("b"), other("c")], "filters": ["refusal"]})
     made = generate(config, tmp_path / "run")
@@ -59,6 +59,7 @@ def test_rows_and_card_say_who_answered_and_the_counts_add_up(work):
     assert min(counted.values()) > 4
     kept = Counter(row["teacher"] for row in made["train"] + made["holdout"])
     assert {one["model"]: one["kept"] for one in made["card"]["teachers"]} == dict(kept)
+    assert f"{kept['b']} of {said['b']} of b, {kept['c']} of {said['c']} of c" in capsys.readouterr().err
     assert [row["id"] for row in made["train"]] == sorted(row["id"] for row in made["train"])
 
 

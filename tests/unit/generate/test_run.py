@@ -102,13 +102,31 @@ def test_the_same_run_gives_the_same_bytes_and_asks_nothing_again(work, monkeypa
     assert {f.name: f.read_bytes() for f in (tmp_path / "a/data").iterdir()} == before, "the card too"
 
 
-def test_a_dataset_can_be_loaded_by_the_usual_library(work):
+def test_the_folder_is_a_data_set_that_the_usual_library_loads(work, monkeypatch):
     datasets = pytest.importorskip("datasets")
     tmp_path, load = work
-    made = generate(load(), tmp_path / "run")
-    path = str(tmp_path / "run/data/train.parquet")
-    loaded = datasets.Dataset.from_parquet(path, cache_dir=str(tmp_path / "cache"))
-    assert loaded.to_list() == made["train"]
+    made = generate(load(generate={"filters": ["refusal"]}), tmp_path / "run")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    loaded = datasets.load_dataset(str(tmp_path / "run/data"), cache_dir=str(tmp_path / "cache"))
+    assert set(loaded) == {"train", "holdout"}, "rejects are no split"
+    for split in loaded:
+        assert loaded[split].to_list() == made[split]
+
+
+def test_the_page_says_the_numbers_the_reasons_and_the_teachers_licences(work):
+    tmp_path, load = work
+    shutil.copytree(tmp_path / "student", tmp_path / "other")
+    mix = [{"teacher": {"kind": "fake", "model": "b|<i>"}}]
+    made = generate(load(generate={"filters": ["refusal"], "mix": mix}), tmp_path / "run")
+    page, counts = (tmp_path / "run/data/README.md").read_text("utf-8"), made["card"]["rows"]
+    for what, number in counts.items():
+        assert f"| {what} | {number} |" in page
+    assert f"| refusal/en | {counts['rejected']} |" in page
+    first, second = made["card"]["teachers"]
+    assert f"| fake-1 (fake) | not known | {first['asked']} | {first['kept']} | not known |" in page
+    assert f"| b\\|&lt;i> (fake) | not known | {second['asked']} |" in page
+    assert "| licence of student base path:student | allowed with obligations |" in page
+    assert "<i>" not in page
 
 
 def test_samples_of_a_prompt_have_seeds_of_their_own_and_the_runs_seed_moves_them(work):
