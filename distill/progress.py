@@ -25,6 +25,8 @@ def say(line: str) -> None:
 class Progress:
     """A running count. ``advance`` may carry facts to show, for example ``loss=0.412``."""
 
+    every_s = PLAIN_EVERY_S
+
     def __init__(self, title: str, total: float | None, unit: str):
         self.title, self.total, self.unit = title, total, unit
         self.done = 0.0
@@ -32,13 +34,21 @@ class Progress:
         self._said = self.started
         self._first = 0.0
 
+    def due(self, amount: float = 1) -> bool:
+        """True when the next ``advance`` is shown: only then are its facts worth working out."""
+        ends = self.total is not None and self.done + amount >= self.total
+        return ends or time.monotonic() - self._said >= self.every_s
+
     def advance(self, amount: float = 1, **facts: object) -> None:
         """Count ``amount`` more units."""
+        due = self.due(amount)
         self.done += amount
-        now = time.monotonic()
-        if now - self._said >= PLAIN_EVERY_S or (self.total is not None and self.done >= self.total):
-            self._said = now
-            say(f"{self.title}: {self.status(facts)}")
+        if due:
+            self._said = time.monotonic()
+            self._show(facts)
+
+    def _show(self, facts: dict[str, object]) -> None:
+        say(f"{self.title}: {self.status(facts)}")
 
     def resume_at(self, done: float) -> None:
         """Start the count at ``done``: work that an earlier process did is not part of the rate."""
@@ -57,12 +67,13 @@ class Progress:
 
 
 class _RichProgress(Progress):
+    every_s = 0.1
+
     def __init__(self, title: str, total: float | None, unit: str, bar: object, task: object):
         super().__init__(title, total, unit)
         self._bar, self._task = bar, task
 
-    def advance(self, amount: float = 1, **facts: object) -> None:
-        self.done += amount
+    def _show(self, facts: dict[str, object]) -> None:
         self._bar.update(self._task, completed=self.done, status=self.status(facts))  # type: ignore[attr-defined]
 
     def resume_at(self, done: float) -> None:
@@ -79,8 +90,14 @@ def progress(title: str, total: float | None, unit: str) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=28), TextColumn("{task.fields[status]}"))
+    # A narrow terminal loses the bar first, then the end of the line, never the title.
+    columns = (
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len(title))),
+        BarColumn(bar_width=None, table_column=Column(max_width=28, ratio=1)),
+        TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True)),
+    )
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, status="")
         yield _RichProgress(title, total, unit, bar, task)

@@ -8,11 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from distill.errors import TeacherRefused, TeacherUnavailable
+from distill.errors import TeacherRefused, TeacherUnavailable, TooManyRejected
 from distill.progress import say
 from distill.query import ledger
 from distill.query.attempts import Received
 from distill.query.items import Outcome
+from distill.query.usage import UsageWatch
 from distill.records import Completion, Usage
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ class Results:
         """Sends that brought no answer, by reason."""
         self.models: Counter[str] = Counter()
         """What the answers say they come from."""
-        self._refused = self._answers = self._spent = 0
+        self._refused = self._answers = self._spent = self._tokens = 0
+        self._usage = UsageWatch()
+        self._began = time.monotonic()
 
     def committed(self, items: dict[str, Item]) -> dict[str, Outcome]:
         """Outcomes of what the store already holds. Unreadable answers with attempts left are asked again."""
@@ -96,6 +99,8 @@ class Results:
         for item, completion, answer, cost in zip(batch.items, completions, answers, costs, strict=True):
             self._spent += cost or 0
             self._answers += 1
+            self._tokens += completion.usage.prompt + completion.usage.completion
+            self._usage.add(item.request, completion)
             self.lane.answered(not completion.reject)
             if completion.model:
                 self.models[completion.model] += 1
@@ -216,15 +221,29 @@ class Results:
         self.outcomes[item.key] = outcome
         if outcome.completion.reject:
             self.rejects[outcome.completion.reject] += 1
-        facts: dict[str, object] = {}
-        if self.price is not None:
-            facts["EUR"] = f"{self._spent / ledger.NANO:.4f}"
-            facts["of about"] = f"{self._spent / ledger.NANO / max(self._answers, 1) * self.asked:.4f}"
         if self.bar is not None:
-            self.bar.advance(1, **facts)
+            self.bar.advance(1, **(self._facts() if self.bar.due() else {}))
+
+    def _facts(self) -> dict[str, object]:
+        """The live line: spent, projected, and how fast both money and tokens go, since this process began."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        pace = f"{self._tokens / seconds:,.0f} tokens/s"
+        if self.price is None:
+            return {"at": pace}
+        spent = self._spent / ledger.NANO
+        whole = spent / max(len(self.outcomes), 1) * self.asked
+        return {"spent": f"{spent:.4f} of ~{whole:.4f} EUR", "at": f"{60 * spent / seconds:.3f} EUR/min, {pace}"}
 
     def _judge(self) -> None:
-        """A paid teacher whose answers cannot be used is not asked further."""
+        """A paid teacher whose answers cannot be used, or whose bill cannot be right, is not asked further."""
+        if self.price is not None and (wrong := self._usage.complaint(self.faults["usage_too_large"])):
+            self._stop(
+                TooManyRejected(
+                    f"the teacher's token counts cannot be right: {wrong}",
+                    safe="every answer received so far; no call was booked below what it may cost",
+                    next="compare with the provider's own usage page, or ask another endpoint",
+                )
+            )
         share = self.lane.unusable()
         if self.price is not None and share > self.policy.breaker_rate:
             common = ", ".join(reason for reason, _ in self.rejects.most_common(2))

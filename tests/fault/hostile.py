@@ -94,6 +94,9 @@ BODIES = {
     "huge_usage": lambda t, u, k: json.dumps(
         answer_body(t, u, usage={"prompt_tokens": 10**9, "completion_tokens": 10**9})
     ),
+    "tenfold_usage": lambda t, u, k: json.dumps(
+        answer_body(t, u, usage={"prompt_tokens": 2 * len(t.encode()), "completion_tokens": 7})
+    ),
     "nan_logprobs": lambda t, u, k: json.dumps(
         answer_body(
             t, u, choice={"logprobs": {"content": [{"token": "a", "logprob": float("nan"), "top_logprobs": []}]}}

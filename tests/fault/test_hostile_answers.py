@@ -176,10 +176,14 @@ def test_a_teacher_that_turns_to_rubbish_is_stopped_within_250_paid_calls(tmp_pa
 def test_mixed_faults_lose_nothing_and_cost_at_most_one_and_a_half_sends_per_row(tmp_path):
     import random
 
-    draw = random.Random(7)
     texts = [f"question {n}" for n in range(400)]
     faults = ["500", "503", "429", "reset_before", "html", "reset"]
-    with HostileTeacher(lambda t, n: draw.choice(faults) if draw.random() < 0.3 else "ok", latency_s=0.005) as server:
+
+    def script(text, nth):  # of text and attempt alone: whichever comes first, the faults are the same
+        draw = random.Random(f"{text}/{nth}")
+        return draw.choice(faults) if draw.random() < 0.3 else "ok"
+
+    with HostileTeacher(script, latency_s=0.005) as server:
         outcomes, totals, contradictions = ask(
             server, tmp_path, texts, replace(QUICK, max_attempts=8, retry_uncertain=4)
         )
