@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 POINTER = ctypes.c_void_p
-OPEN = ctypes.CFUNCTYPE(ctypes.c_int, POINTER, ctypes.c_char_p, POINTER, ctypes.c_int, POINTER)
-DELETE = ctypes.CFUNCTYPE(ctypes.c_int, POINTER, ctypes.c_char_p, ctypes.c_int)
+# A name is a pointer, never a copy: SQLite keeps it for as long as the file is open.
+OPEN = ctypes.CFUNCTYPE(ctypes.c_int, POINTER, POINTER, POINTER, ctypes.c_int, POINTER)
+DELETE = ctypes.CFUNCTYPE(ctypes.c_int, POINTER, POINTER, ctypes.c_int)
 WRITE = ctypes.CFUNCTYPE(ctypes.c_int, POINTER, POINTER, ctypes.c_int, ctypes.c_int64)
 TRUNCATE = ctypes.CFUNCTYPE(ctypes.c_int, POINTER, ctypes.c_int64)
 SYNC = ctypes.CFUNCTYPE(ctypes.c_int, POINTER, ctypes.c_int)
@@ -106,10 +107,10 @@ class Recorder:
 
     def _open(self, _, name, file, flags, out):
         code = self._real_open(self._original, name, file, flags, out)
-        if code == 0 and name and Path(os.fsdecode(name)).is_relative_to(self.folder):
+        if code == 0 and name and (path := _path(name)).is_relative_to(self.folder):
             methods = ctypes.cast(file, ctypes.POINTER(POINTER))
             if methods[0] is not None:
-                self._files[file] = Path(os.fsdecode(name)).name
+                self._files[file] = path.name
                 methods[0] = self._table(methods[0])
         return code
 
@@ -144,7 +145,7 @@ class Recorder:
         return ctypes.addressof(self._tables[original])
 
     def _delete(self, _, name, sync_folder):
-        path = Path(os.fsdecode(name))
+        path = _path(name)
         if path.is_relative_to(self.folder):
             self.note("delete", path.name)
         return self._real_delete(self._original, name, sync_folder)
@@ -171,6 +172,10 @@ class Recorder:
             self.note("folder")
         elif name := self._name(handle):
             self.note("sync", name)
+
+
+def _path(name: int) -> Path:
+    return Path(os.fsdecode(ctypes.string_at(name)))
 
 
 # -- what a power cut leaves ----------------------------------------------------------------------------------

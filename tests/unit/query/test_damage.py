@@ -34,7 +34,7 @@ def ask(folder: Path, teacher: Teacher, texts=TEXTS, store_kind=Store):
 
 @pytest.fixture(scope="module")
 def teacher():
-    with Teacher(0.001, answer_bytes=900) as one:
+    with Teacher(0.001, answer_bytes=350) as one:
         yield one
 
 

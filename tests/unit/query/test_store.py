@@ -132,6 +132,19 @@ def test_a_cap_below_what_is_committed_admits_nothing_more(tmp_path):
         assert asyncio.run(go(store)) == []
 
 
+def test_an_answer_without_a_bill_is_charged_at_worst_case(tmp_path):
+    async def go(store):
+        ((attempt,),) = await store.reserve([[plan_of("a", 50)]])
+        await store.settle([Received(attempt, b"x")])
+
+    with Store(tmp_path / "run.db") as store:
+        store.set_cap(100)
+        asyncio.run(go(store))
+        assert store.totals().balance == ledger.Balance(cap=100, spent=50)
+        assert store.get(key_of("a")).cost_nano == 50
+        assert store.audit() == []
+
+
 def test_the_database_itself_refuses_an_overshoot(tmp_path):
     with Store(tmp_path / "run.db") as store:
         store.set_cap(100)
