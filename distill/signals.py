@@ -302,6 +302,8 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         try:
             manifest = json.loads(path.read_bytes())
+            if manifest["schema"] == 1 and manifest["about"]["kind"] == "topk":
+                manifest = _of_the_first_version(manifest)
             if manifest["schema"] == SCHEMA and isinstance(manifest["shards"], list):
                 return dict(manifest)
         except (ValueError, KeyError, TypeError):
@@ -310,3 +312,14 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
             "the signals' manifest is damaged or of another version", where=str(path), next=f"rm -r {folder}"
         )
     return None
+
+
+def _of_the_first_version(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest that left the size of an answer to its tokens: all rows of ``topk`` are of one size, then as now."""
+    about = manifest["about"]
+    size = signal_codec.Codec(about["k"], about["vocab"]).row_bytes
+    shards = [
+        shard | {"bytes": [size * tokens for tokens in shard["tokens"]], "widths": [about["k"]] * len(shard["tokens"])}
+        for shard in manifest["shards"]
+    ]
+    return manifest | {"schema": SCHEMA, "shards": shards}

@@ -183,6 +183,26 @@ def test_a_flipped_bit_a_cut_and_a_missing_shard_are_found(tmp_path):
             SignalReader(folder)
 
 
+def test_top_k_signals_of_the_first_version_are_read_and_sampled_ones_are_refused(tmp_path):
+    for name, info in (("topk", about(4, 50)), ("sampled", about(4, 50, kind="sampled", draws=4))):
+        folder = tmp_path / name
+        ids, values = draw(np.zeros((5, 50), np.float32), 4, 0)
+        signal = some_signal(0, 5, 4, 50) if name == "topk" else Signal(np.zeros(5, np.int32), ids, values)
+        writer = SignalWriter(folder, info)
+        writer.add("0" * 64, signal)
+        writer.finish(["0" * 64])
+        before = SignalReader(folder)["0" * 64]
+        manifest = json.loads((folder / "manifest.json").read_text())
+        for shard in manifest["shards"]:
+            del shard["bytes"], shard["widths"]
+        (folder / "manifest.json").write_text(json.dumps(manifest | {"schema": 1}))
+        if name == "topk":
+            assert (SignalReader(folder)["0" * 64].top_logprobs_TK == before.top_logprobs_TK).all()
+        else:
+            with pytest.raises(IntegrityError, match="of another version"):
+                SignalReader(folder)
+
+
 def test_no_signals_is_said_so(tmp_path):
     with pytest.raises(DataError, match="signals_top_k"):
         SignalReader(tmp_path / "none")
