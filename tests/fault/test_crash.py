@@ -97,6 +97,12 @@ def test_without_the_spool_a_kill_under_load_bills_more_twice_than_was_in_flight
     assert figures.most_twice > 100
 
 
+def test_every_line_that_durability_hangs_on_is_still_where_the_check_removes_it():
+    script = Path(__file__).parents[2] / "scripts" / "durability.py"
+    done = subprocess.run([sys.executable, str(script), "--list"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 def test_figures_name_each_broken_promise():
     assert Figures(kills=3, committed=9, most_twice=16).broken(16) == {}
     assert Figures(lost=1, most_twice=17).broken(16) == {"lost": 1, "most_twice": 17}
