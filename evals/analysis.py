@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from evals import fidelity, stats
+from evals import corpus, fidelity, stats
 from evals.bootstrap import Draws, bootstrap
 from evals.cascade import cascade
 from evals.samples import aligned
@@ -56,6 +56,8 @@ class Question:
     draws: int = 10_000
     seed: int = 0
     examples: int = 50
+    translations: tuple[str, ...] = ()
+    """Tasks that have BLEU and chrF2 of the whole set."""
     chance: float = 0.0
     """Share of right answers by guessing."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -97,6 +99,14 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         ),
         "economics": None,
         "judges": [],
+        "corpus": corpus.scores(
+            samples,
+            question.translations,
+            question.candidate,
+            question.reference,
+            question.draws,
+            question.seed,
+        ),
         "sets": [],
         "leaks": None,
         "items": fidelity.listed(samples[question.candidate], first, question.examples),

@@ -117,6 +117,7 @@ def main(args: argparse.Namespace) -> int:
         margin=args.margin,
         draws=args.draws,
         seed=args.seed,
+        translations=tuple(s["name"] for s in extra["sets"] if s["kind"] == "translation"),
         extra={"kind": "compare", "gate": "teacher" if args.gate else "none", **extra},
     )
     report = analyse(arms, question)

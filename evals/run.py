@@ -78,6 +78,11 @@ def announce(questions: Sequence[Exam], margin: float) -> None:
     )
 
 
+def translations(questions: Sequence[Exam]) -> tuple[str, ...]:
+    """Tasks that have a score of the whole set."""
+    return tuple(dict.fromkeys(q.config.title for q in questions if q.config.kind == "translation"))
+
+
 def publish(report: dict[str, Any], json_path: Path, html_path: Path) -> None:
     """Write the report twice: for machines and for people."""
     from evals.report.render import html
@@ -126,6 +131,7 @@ def _question(config: RunConfig, folder: RunFolder, found: Sequence[Arm], questi
         draws=config.eval.draws,
         seed=config.seed,
         examples=config.eval.examples,
+        translations=translations(questions),
         chance=fmean(1 / size for size in sizes) if len(sizes) == len(questions) else 0.0,
         extra=_extra(config, folder, {arm.name: arm for arm in found}, candidate, reference, questions),
     )

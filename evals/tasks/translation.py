@@ -61,7 +61,7 @@ def chrf(text: str, reference: str) -> float:
     precision = recall = 0.0
     orders = 0
     for n in range(1, ORDER + 1):
-        ours, theirs = _ngrams(hypothesis, n), _ngrams(wanted, n)
+        ours, theirs = ngrams(hypothesis, n), ngrams(wanted, n)
         if ours and theirs:
             shared = (ours & theirs).total()
             precision += shared / ours.total()
@@ -73,5 +73,6 @@ def chrf(text: str, reference: str) -> float:
     return (1 + BETA**2) * precision * recall / (BETA**2 * precision + recall)
 
 
-def _ngrams(text: str, n: int) -> Counter[str]:
+def ngrams(text: str, n: int) -> Counter[str]:
+    """The n-grams of characters."""
     return Counter(text[i : i + n] for i in range(len(text) - n + 1))
