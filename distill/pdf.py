@@ -18,8 +18,9 @@ PRINT = """
 @page { size: A4; margin: 16mm 15mm 18mm;
   @bottom-right { content: counter(page) " / " counter(pages); font: 7.5pt "Page Sans"; color: #5c6675; } }
 html { font-size: 10.5pt }
-body { font-family: "Page Sans" !important; font-size: .82rem !important; max-width: none !important; padding: 0 }
-code, pre, kbd, samp { font-family: "Page Mono" !important }
+* { font-family: "Page Sans" !important }
+body { font-size: .82rem !important; max-width: none !important; padding: 0 }
+code, pre, kbd, samp, code *, pre * { font-family: "Page Mono" !important }
 """
 
 

@@ -89,7 +89,7 @@ class Release(Section):
     """Items of the evaluation that each form of the weights answers again (0 = none). A form that scores worse than
     the student by more than `eval.margin` fails the release."""
     pdf: bool = False
-    """Papers and report as PDF, too. Needs `pip install 'alambic[pdf]'`."""
+    """The papers as PDF, too. Needs `pip install 'alambic[pdf]'`. (A browser prints the report, charts and all.)"""
     allow_personal_data: tuple[str, ...] = ()
     """E-mail addresses and numbers that may stand in the bundle. Any other e-mail address, bank account, payment card
     or phone number refuses the release. `declared.contact` may always stand there; licence texts are not looked at."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from distill import catalog
 from distill.errors import Refused
+from distill.gates.licences import PERMISSIVE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from distill.release.record import Record
 
-PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-4.0"})
 TEXTS = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.txt", "COPYING", "USE_POLICY.md")
 
 

@@ -223,8 +223,8 @@ def _papers(made: Record, checks: dict[str, dict[str, Any]], missing: list[str],
 
 
 def _print(bundle: Path) -> None:
-    """Each page as PDF beside it."""
-    for path in sorted([*bundle.glob("*.html"), *(bundle / "papers").glob("*.html")]):
+    """Each paper as PDF beside its page. Not the report: its charts need a browser, which prints it as it is."""
+    for path in sorted((bundle / "papers").glob("*.html")):
         path.with_suffix(".pdf").write_bytes(pdf.from_html(path.read_text("utf-8")))
 
 
