@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "release": ("distill.commands.release", "stage 4: build the client bundle; --compare holds it to an earlier one"),
     "compare": ("evals.compare", "compare any systems on the same items, with intervals and euros"),
     "catalog": ("distill.commands.catalog", "search the dated facts: licences, prices, providers, models, gpus, grid"),
+    "erase": ("distill.commands.erase", "take a person's prompts and answers out of a run, for good"),
     "salvage": ("distill.commands.salvage", "take every intact answer out of a damaged store"),
     "selftest": ("distill.commands.selftest", "kill a run again and again on this disk, and count what is lost"),
     "verify": ("distill.commands.verify", "check a bundle: every file, every hash"),

@@ -63,7 +63,8 @@ class Results:
 
     def committed(self, items: dict[str, Item]) -> dict[str, Outcome]:
         """Outcomes of what the store already holds. Unreadable answers with attempts left are asked again."""
-        done: dict[str, Outcome] = {}
+        gone = Completion("", "error", reject="erased")
+        done = {key: Outcome(key, gone, None, None, True) for key in self.store.erased(items)}
         bills = []
         for key, answer in self.store.get_many(items).items():
             completion, cost = self._parse(answer.raw), answer.cost_nano

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from distill.errors import DistillError, IntegrityError
-from distill.query import attempts, batch_jobs, database, ledger
+from distill.query import attempts, batch_jobs, database, erase, ledger
 from distill.query.attempts import Plan, Received
 from distill.query.spool import Spool
 from distill.query.writer import GroupCommit
@@ -143,6 +143,11 @@ class Store:
             ).fetchone()
         return database.unpack(*row) if row else None
 
+    def erased(self, keys: Iterable[str]) -> set[str]:
+        """Those keys whose request was erased."""
+        with self._reading, database.explained(self.path):
+            return erase.struck(self._reader) & set(keys)
+
     def rows(self) -> dict[int, str]:
         """Attempt -> request key, of every attempt whose answer is stored."""
         with self._reading, database.explained(self.path):
@@ -230,6 +235,15 @@ class Store:
             attempts.settle(self._writer, [free])
 
         self._commits.submit_and_wait(write)
+
+    def erase(self, keys: Iterable[str]) -> int:
+        """Strike these requests and their answers, and rewrite the file without them; how many there were."""
+        self._writer.execute("PRAGMA secure_delete = ON")
+        count = self._commits.submit_and_wait(lambda: erase.strike(self._writer, keys))
+        with database.explained(self.path):
+            for statement in ("PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+                self._writer.execute(statement).fetchall()
+        return count
 
     def _recover(self) -> int:
         """Answers that a dead process had received are kept; its other attempts (not those of a batch, which goes on)
