@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from distill.catalog.route import route_of
 from distill.errors import Refused
-from distill.gates.licences import base_licence, data_licences, teacher_licence
+from distill.gates.licences import base_licence, data_licences, student_licence, teacher_licence
 from distill.gates.regions import expand, name, region
 from distill.gates.verdict import Verdict
 from distill.providers._base import ProviderConfig
@@ -78,8 +78,8 @@ def verdicts(config: RunConfig) -> list[Verdict]:
         found.append(region(role, route, config.policy))
     found += data_licences(config)
     found += [region(role, route_of(other), config.policy) for role, other in examined(config) if other.kind != FAKE]
-    found.append(base_licence(config))
-    return [*found, *name(config, found)]
+    base = base_licence(config)
+    return [*found, base, *name(config, [*found, base]), *student_licence(config, base)]
 
 
 def asked(config: RunConfig) -> Iterator[tuple[str, Any]]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from distill.config import RunConfig, Waiver
 
+PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-4.0"})
 DATA_UNREAD = "the catalogue has no row for this data set"
 
 
@@ -64,6 +65,25 @@ def base_licence(config: RunConfig) -> Verdict:
     else:
         found = _strictest("student base", model, [row], config, base=True)
     return waive(found, {model, official(model)}, config)
+
+
+def student_licence(config: RunConfig, base: Verdict) -> list[Verdict]:
+    """The released weights may not be freer than their base: [] when they are not. ``base``: its finding."""
+    released = config.release.licence.lower()
+    bound = [row for row in base.rows if row not in PERMISSIVE and not row.endswith("-distill-qwen")]
+    if not bound or released not in PERMISSIVE:
+        return []
+    return [
+        Verdict(
+            "licence",
+            "student",
+            config.name,
+            "prohibited",
+            f"its base {base.subject} is under {bound[0]}, which a student keeps; release.licence says {released}",
+            rows=tuple(bound),
+            unblock=f"release.licence: the base's own ({bound[0]}); or a base under a free licence",
+        )
+    ]
 
 
 # -- data sets --------------------------------------------------------------------------------------------------
