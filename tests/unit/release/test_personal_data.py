@@ -38,42 +38,46 @@ def test_each_kind_is_found_in_each_kind_of_file_and_not_repeated(what, file, tm
     scan.refuse_personal_data(tmp_path, (PLANTED[what],))
 
 
-WHERE = [
-    "summary",
-    "system prompt",
-    "example",
-    "data card",
-    "student",
-    "report",
-    "legal name",
-    "licence",
-    "demo example",
-]
+WHERE = ("summary", "system", "example", "card", "student", "report", "name", "licence", "demo", "language", "teacher")
+ADDRESS = {where: f"{where}.kowalska@firma.pl" for where in WHERE}
+
+
+@pytest.fixture(scope="module")
+def planted(base, tmp_path_factory):
+    """A bundle with another address in every record of its run, all of them allowed."""
+    config, folder = run_folder(
+        tmp_path_factory.mktemp("run") / "runs" / "sorter",
+        base,
+        summary=f"Sorts texts of {ADDRESS['summary']}",
+        declared={"legal_name": ADDRESS["name"]},
+        licence=f"on request from {ADDRESS['licence']}",
+        languages=[ADDRESS["language"]],
+        targets=["merged", {"kind": "demo", "examples": [{"text": ADDRESS["demo"]}]}],
+        allow_personal_data=list(ADDRESS.values()),
+    )
+    values = config.resolved()
+    values["prompts"] |= {"system": ADDRESS["system"], "examples": [{"user": ADDRESS["example"], "assistant": "games"}]}
+    values["teacher"]["model"] = f"acme/{ADDRESS['teacher']}"
+    folder.data_card.write_text(json.dumps({"note": ADDRESS["card"]}))
+    path = folder.student / "student.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "log": ADDRESS["student"]}))
+    folder.report_html.write_text(f"<title>r</title><td data-x='1'>{ADDRESS['report'].replace('@', '&#64;')}</td>")
+    return build(type(config).model_validate(values), folder)
 
 
 @pytest.mark.parametrize("where", WHERE)
-def test_planted_in_any_record_of_the_run_it_refuses_the_release(where, base, tmp_path):
-    text = f"of {PLANTED['an e-mail address']}"
-    released = {
-        "summary": {"summary": f"Sorts texts {text}"},
-        "legal name": {"declared": {"legal_name": text}},
-        "licence": {"licence": f"on request {text}"},
-        "demo example": {"targets": ["merged", {"kind": "demo", "examples": [{"text": text}]}]},
-    }.get(where, {})
-    config, folder = run_folder(tmp_path / "runs" / "sorter", base, **released)
-    prompts = {"system prompt": {"system": text}, "example": {"examples": [{"user": text, "assistant": "games"}]}}.get(
-        where
-    )
-    if prompts:
-        values = config.resolved()
-        config = type(config).model_validate({**values, "prompts": {**values["prompts"], **prompts}})
-    if where == "data card":
-        folder.data_card.write_text(json.dumps({"note": text}))
-    if where == "student":
-        path = folder.student / "student.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "log": text}))
-    if where == "report":
-        folder.report_html.write_text(f"<title>r</title><td data-x='1'>{text.replace('@', '&#64;')}</td>")
+def test_planted_in_any_record_of_the_run_it_is_found(where, planted):
+    others = [address for address in ADDRESS.values() if address != ADDRESS[where]]
+    shown = json.loads((planted / "config/run.json").read_text())
+    shown["config"]["release"]["allow_personal_data"] = []  # names them all
+    (planted / "config/run.json").write_text(json.dumps(shown))
+    with pytest.raises(Refused, match="an e-mail address"):
+        scan.refuse_personal_data(planted, others)
+    scan.refuse_personal_data(planted, list(ADDRESS.values()))  # the negative control
+
+
+def test_a_release_with_personal_data_is_refused_and_nothing_is_left(base, tmp_path):
+    config, folder = run_folder(tmp_path / "runs" / "sorter", base, summary="Sorts texts of anna@firma.pl")
     with pytest.raises(Refused, match="an e-mail address"):
         build(config, folder)
     assert not list(folder.release.iterdir())
