@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench test-fault test-ray test-vllm wheel clean
+.PHONY: demo test check bench bench-methods test-fault test-ray test-vllm test-gpu wheel clean
 
 demo: .venv/.installed  ## the whole line on real models, then the report
 	$(BIN)/distill run configs/quickstart.yaml
@@ -18,7 +18,10 @@ check: .venv/.dev  ## format, lint, types, import rules, quick tests
 	scripts/check
 
 bench: .venv/.dev  ## side-by-side ratios; see scripts/bench/
-	for bench in scripts/bench/*.py; do $(BIN)/python $$bench || exit 1; done
+	for bench in $(filter-out scripts/bench/methods.py,$(wildcard scripts/bench/*.py)); do $(BIN)/python $$bench || exit 1; done
+
+bench-methods: .venv/.dev  ## every method on real pairs of models: about an hour
+	$(BIN)/python scripts/bench/methods.py
 
 test-fault: .venv/.dev  ## crash and fault campaigns: 10,000 kills, 20,000 power cuts, every durability line removed
 	$(BIN)/pytest -q -m fault --timeout 7200
@@ -30,6 +33,9 @@ test-ray: .venv/.dev  ## the same questions on a local Ray cluster, a worker kil
 
 test-vllm: .venv/.dev  ## the vLLM engine beside transformers; VLLM_PYTHON=/path/to/python names its environment
 	$(BIN)/pytest -q -m vllm --timeout 3600
+
+test-gpu: .venv/.dev  ## on a CUDA machine: the trainer's promises and the bench tables, under ten minutes
+	scripts/bench/gpu.sh
 
 wheel: .venv/.dev
 	$(BIN)/python -m build --wheel --outdir dist

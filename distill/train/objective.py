@@ -48,11 +48,15 @@ class Head:
         """Float32 logits [n, V]."""
         weight_VD = self.weight_VD[: self.size]
         bias_V = None if self.bias_V is None else self.bias_V[: self.size]
-        if torch.is_grad_enabled() or weight_VD.is_cuda or weight_VD.dtype != torch.float32:
+        single = weight_VD.dtype == torch.float32
+        if torch.is_grad_enabled() or single == weight_VD.is_cuda:
             return torch.nn.functional.linear(hidden_nD, weight_VD, bias_V).float()
-        logits_nV = hidden_nD.new_empty(len(hidden_nD), self.size)
-        for at in range(0, self.size, TILE):
-            torch.mm(hidden_nD, weight_VD[at : at + TILE].T, out=logits_nV[:, at : at + TILE])
+        if weight_VD.is_cuda:  # half the bits, but the sums are not rounded back to them
+            logits_nV = torch.mm(hidden_nD, weight_VD.T, out_dtype=torch.float32)
+        else:
+            logits_nV = hidden_nD.new_empty(len(hidden_nD), self.size)
+            for at in range(0, self.size, TILE):
+                torch.mm(hidden_nD, weight_VD[at : at + TILE].T, out=logits_nV[:, at : at + TILE])
         return logits_nV if bias_V is None else logits_nV.add_(bias_V)
 
 

@@ -5,6 +5,7 @@
 
 Every row runs in a process of its own, in turn, with the same seed and weights. "extra MB" is the peak of the
 resident memory during the steps minus what was resident before the first: logits, gradients, optimizer state.
+"CPU s" is what all threads worked: on a busy machine, the figure to compare.
 `dense_*` rows are the floor of simplicity: plain formulas on whole logits. `loop_*` is the floor of memory: a plain
 loop over 64 positions at a time that forms the gradient in the forward pass. `gkd_*` and `distillation_*` are the
 losses of TRL's GKDTrainer and DistillationTrainer, called as those trainers call them, and need `--trl-python`: a
@@ -37,6 +38,7 @@ ROWS = {
     "gkd_kl": ("none", "gkd", "forward_kl"),
     "distillation_kl": ("none", "distillation", "forward_kl"),
     "forward_kl": ("none", "ours", "forward_kl"),
+    "compiled_kl": ("none", "compiled", "forward_kl"),
     "reverse_kl": ("none", "ours", "reverse_kl"),
     "gkd_jsd": ("none", "gkd", "jsd"),
     "distillation_jsd": ("none", "distillation", "jsd"),
@@ -117,9 +119,9 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     step = step or ours(options, student, teacher, batch, what, name)
     optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=1e-4)
     before = start_counting(options.device)
-    seconds, losses = [], []
+    seconds, work, losses = [], [], []
     for _ in range(options.steps + 1):
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         mean = step()
         mean.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -127,10 +129,12 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
         optimizer.zero_grad(set_to_none=True)
         losses.append(float(mean.detach()))  # waits for an accelerator
         seconds.append(time.perf_counter() - started)
+        work.append(time.process_time() - worked)
     peak = (torch.cuda.max_memory_allocated() / 1e6 if options.device != "cpu" else resident(peak=True)) - before
     middle = statistics.median(seconds[1:])
     tokens = batch.tokens / middle
-    return {"row": options.row, "step_s": middle, "tokens_per_s": tokens, "extra_mb": peak, "losses": losses}
+    found = {"row": options.row, "step_s": middle, "cpu_s": statistics.median(work[1:]), "tokens_per_s": tokens}
+    return found | {"extra_mb": peak, "losses": losses}
 
 
 def start_counting(device: str) -> float:
@@ -151,6 +155,7 @@ def ours(options: argparse.Namespace, student: Any, teacher: Any, batch: Any, wh
     import torch
 
     from distill import plugins
+    from distill.train import objective as target
     from distill.train.objective import Recipe, StoredTeacher
     from distill.train.rollout import SampledTeacher
     from distill.train.signal import Live
@@ -159,6 +164,8 @@ def ours(options: argparse.Namespace, student: Any, teacher: Any, batch: Any, wh
     loss = plugins.load("distill.losses", "cross_entropy" if name == "ce" else name)
     recipe = Recipe(loss, loss.Config(), 0.0 if name == "ce" else 1.0, chunk_tokens=options.chunk_tokens)
     objective, live = Objective(student, recipe), Live(teacher)
+    if what == "compiled":  # one fused kernel for the passes over a block of logits
+        target._terms = torch.compile(target._terms)
     stored = None
     if what == "stored":
         top_NK = torch.randn(len(batch.labels_N), 64).log_softmax(-1) - 0.2
@@ -166,7 +173,7 @@ def ours(options: argparse.Namespace, student: Any, teacher: Any, batch: Any, wh
         stored = StoredTeacher(ids_NK.to(options.device), top_NK.to(options.device))
 
     def step() -> Any:
-        source = live.teacher(batch) if what == "ours" and name != "ce" else stored
+        source = live.teacher(batch) if what in ("ours", "compiled") and name != "ce" else stored
         if what == "sampled":
             source = SampledTeacher(live.chosen(batch), batch.labels_N)
         return objective(batch, source)[0] / len(batch.labels_N)
@@ -273,6 +280,15 @@ def distillation(student: Any, teacher: Any, batch: Any, ids_BT: Any, name: str)
     return step
 
 
+def show(name: str, runs: list[dict[str, Any]]) -> None:
+    """Print one row: medians."""
+    names = ("step_s", "cpu_s", "tokens_per_s", "extra_mb")
+    step, work, speed, memory = (statistics.median(run[key] for run in runs) for key in names)
+    first, last = runs[0]["losses"][0], runs[0]["losses"][-1]
+    figures = f"{step:8.2f} {work:8.2f} {speed:9.0f} {memory:9.0f}   {first:.6f} {last:.6f}"
+    print(f"{name:20} {figures} {os.getloadavg()[0]:10.1f}", flush=True)
+
+
 def main() -> None:
     options = arguments()
     if options.row:
@@ -288,6 +304,7 @@ def main() -> None:
         "TRL_EXPERIMENTAL_SILENCE": "1",
         "PYTHONPATH": str(Path(__file__).resolve().parents[2]),  # the other Python finds this package
     }
+    print(f"{'':20} {'step s':>8} {'CPU s':>8} {'tokens/s':>9} {'extra MB':>9}   first and last loss       load")
     for _ in range(options.rounds):
         for name in names:
             peer = ROWS[name][1] in ("gkd", "distillation")
@@ -296,15 +313,11 @@ def main() -> None:
             if answer.returncode:
                 raise SystemExit(f"{name}: {answer.stderr.strip()[-400:]}")
             found[name].append(json.loads(answer.stdout.splitlines()[-1]))
-    print(
-        f"{'':20} {'step s':>8} {'tokens/s':>9} {'extra MB':>9}   first and last loss   (load {os.getloadavg()[0]:.1f})"
-    )
-    for name, runs in found.items():
-        step, speed, memory = (
-            statistics.median(r[key] for r in runs) for key in ("step_s", "tokens_per_s", "extra_mb")
-        )
-        losses = runs[0]["losses"]
-        print(f"{name:20} {step:8.2f} {speed:9.0f} {memory:9.0f}   {losses[0]:.6f} {losses[-1]:.6f}", flush=True)
+            show(name, found[name][-1:])
+    if options.rounds > 1:
+        print("medians of the rounds")
+        for name, runs in found.items():
+            show(name, runs)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from distill import plugins
+from distill.config import Adapter
+from distill.models import load_causal_lm
+from distill.train.batches import collate, encode_rows
 from distill.train.objective import Head, LiveTeacher, Recipe, StoredTeacher, chunked_loss, sample_targets
+from distill.train.signal import Live
+from distill.train.student import Objective, attach
+from tests.unit.train.conftest import records
 
 N, V, D, E = 23, 40, 8, 12
 LOSSES = plugins.available("distill.losses")
@@ -210,3 +216,72 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_whole_batch():
         )
         pieces += torch.autograd.grad(loss / N, weight)[0]
     assert (whole - pieces).norm() <= 1e-6 * whole.norm()
+
+
+def test_the_real_padded_vocabularies_of_one_family_are_cut_to_the_smaller():
+    small, large = 151_936, 152_064
+    generator = torch.Generator().manual_seed(4)
+    hidden, t_hidden = (torch.randn(6, 4, generator=generator) for _ in range(2))
+    weight, t_weight = (torch.randn(vocab, 4, generator=generator) for vocab in (small, large))
+    labels = torch.randint(0, small, (6,), generator=generator)
+    hidden.requires_grad_()
+    how = recipe("jsd", chunk_tokens=4)
+    wanted, _, _ = dense(hidden, weight, labels, teacher_logprobs(t_hidden, t_weight[:small]), how)
+    loss, _ = chunked_loss(hidden, Head(weight), labels, LiveTeacher(t_hidden, Head(t_weight)), how)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    mine, theirs = (torch.autograd.grad(value, hidden)[0] for value in (loss, wanted))
+    assert (mine - theirs).norm() <= 1e-5 * theirs.norm()
+    uncut, _, _ = dense(
+        hidden, torch.cat([weight, weight[:128]]), labels, teacher_logprobs(t_hidden, t_weight), recipe("jsd")
+    )
+    assert uncut.item() != pytest.approx(wanted.item(), rel=1e-6), "the padding is not without effect"
+
+
+@pytest.mark.parametrize("kind", ["lora", "none"])
+def test_every_parameter_gets_the_dense_gradient_over_uneven_micro_batches(tiny_student, tiny_teacher, kind):
+    student, tokenizer = load_causal_lm(tiny_student, dtype="float32")
+    teacher, _ = load_causal_lm(tiny_teacher, dtype="float32")
+    torch.manual_seed(0)
+    if kind == "lora":
+        student = attach(student, Adapter(r=4, alpha=8))
+        for name, parameter in student.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)  # at zero, half of the gradients would be zero
+    rows = encode_rows(records(7), tokenizer, 256).rows
+    valid = sum(len(row.completion) for row in rows)
+    how = recipe("skew_rkl", chunk_tokens=3, temperature=1.5)
+    parameters = [p for p in student.parameters() if p.requires_grad]
+
+    def gradients(loss_of) -> tuple[float, list[torch.Tensor]]:
+        total = 0.0
+        for some in (rows[:1], rows[1:5], rows[5:]):
+            loss = loss_of(some) / valid
+            loss.backward()
+            total += loss.item()
+        found = [p.grad.clone() for p in parameters]
+        student.zero_grad()
+        return total, found
+
+    def chunked(some) -> torch.Tensor:
+        batch = collate(some, pad=0)
+        return Objective(student, how)(batch, Live(teacher).teacher(batch))[0]
+
+    def whole(some) -> torch.Tensor:
+        total = torch.zeros(())
+        for row in some:
+            ids, span = torch.tensor([[*row.prompt, *row.completion]]), slice(len(row.prompt) - 1, -1)
+            logits, theirs = (m(input_ids=ids).logits[0, span] for m in (student, teacher))
+            ce = torch.nn.functional.cross_entropy(logits, torch.tensor(row.completion), reduction="sum")
+            pair = (torch.log_softmax(z / how.temperature, -1) for z in (logits, theirs.detach()))
+            kd = how.loss.divergence(*pair, how.config).sum()
+            total = total + (1 - how.kd_weight) * ce + how.kd_weight * how.temperature**2 * kd
+        return total
+
+    (loss, mine), (wanted, theirs) = gradients(chunked), gradients(whole)
+    assert loss == pytest.approx(wanted, rel=1e-6)
+    for one, two in zip(mine, theirs, strict=True):
+        assert (one - two).norm() <= 2e-5 * two.norm() + 1e-7
+    (_, other) = gradients(lambda some: chunked(some) / len(some))
+    assert any((one - two).norm() > 1e-2 * two.norm() for one, two in zip(other, theirs, strict=True)), (
+        "a mean of means"
+    )
