@@ -52,6 +52,12 @@ def best(engine: Engine, rows: Sequence[Row], choices: Sequence[Sequence[Sequenc
     if not engine.plain:
         apart = [_choose_apart(engine, [row], own)[0] for row, own in zip(rows, choices, strict=True)]
         return [max(range(len(scores)), key=scores.__getitem__) for scores in apart]
+    together = engine.rows_at_once(max(len(row.ids) for row in rows))
+    parts = range(0, len(rows), together)
+    return [index for n in parts for index in _best(engine, rows[n : n + together], choices[n : n + together])]
+
+
+def _best(engine: Engine, rows: Sequence[Row], choices: Sequence[Sequence[Sequence[int]]]) -> list[int]:
     import torch
 
     targets = [[[*choice, engine.end] for choice in own] for own in choices]

@@ -26,6 +26,8 @@ SHORTEST_PREFIX = 8
 WORTH_EXTENDING = 32
 LOGIT_BYTES = 1 << 29
 """Logits that may exist at the same time."""
+KEPT_BYTES = 1 << 25
+"""Keys and values of one pass over choices on a processor, where more rows at once save no time."""
 
 
 class Scored(NamedTuple):
@@ -88,6 +90,16 @@ class Engine:
         self.cancelled = False
         self._prefix: list[int] = []
         self._keys_values: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def rows_at_once(self, length: int) -> int:
+        """How many rows of ``length`` tokens one pass over choices may hold; as many as asked on an accelerator."""
+        if self.device.type != "cpu":
+            return 1 << 20
+        config = self.model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        token = 2 * config.num_hidden_layers * heads * width * self.model.dtype.itemsize
+        return max(1, KEPT_BYTES // (token * length))
 
     # -- the shared prefix ------------------------------------------------------------------------------------
 
