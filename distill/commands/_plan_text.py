@@ -35,6 +35,7 @@ def show(plan: dict[str, Any]) -> None:
         ("Permission", _permission(plan)),
         ("EU AI Act: a general-purpose model?", _gpai(plan["gpai"])),
         ("Method", [plan["advice"]]),
+        *([("Proof, on the first prompts", plan["proof"])] if plan["proof"] else []),
         ("Worth it?", _worth(plan["worth_it"])),
         *([("The run, beside its plan", [_actual(plan["actual"])])] if plan["actual"] else []),
     ]

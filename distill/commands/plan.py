@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill import catalog, gates, prompts
 from distill.catalog.route import route_of
-from distill.commands import _actual, _energy, _exam, _law, _method, _money, _plan_text, _tokens, _training
+from distill.commands import _actual, _energy, _exam, _law, _method, _money, _plan_text, _proof, _tokens, _training
 from distill.commands._config import load_config, run_path
 from distill.errors import ConfigError, DistillError, Refused
 from distill.generate import mix, writing
@@ -42,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--one-off-eur", type=float, default=0.0, metavar="EUR", help="people, data, approval: what else it costs"
     )
 
+    parser.add_argument(
+        "--prove",
+        action="store_true",
+        help="load the weights that are here and prove that teacher and student read the same text",
+    )
+
 
 def main(args: argparse.Namespace) -> int:
     """Print the plan, then end as the run would: with the first thing that stops it."""
@@ -49,6 +55,7 @@ def main(args: argparse.Namespace) -> int:
     _check(args)
     plan, stop = build(config, args.gpu or GPUS, args.gpus, args.zone, args.volume, args.one_off_eur)
     plan["actual"] = _actual.compare(plan, run_path(args, config))
+    plan["proof"] = _proof.prove(config, run_path(args, config)) if args.prove else None
     print(json.dumps(plan, indent=2, ensure_ascii=False)) if args.json else _plan_text.show(plan)
     if stop is not None:
         raise stop

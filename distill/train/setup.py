@@ -102,28 +102,13 @@ def prepare(config: RunConfig, folder: RunFolder) -> Ready:
     if config.student.prune is not None:
         pruned = prune(model, config.student.prune.layers, data.train.rows, data.holdout.rows)
     student = make_student(model, tokenizer, config.student.adapter, config.seed)
-    weight = 0.0 if settings.method == "sft" else settings.kd_weight
-    loss = plugins.load("distill.losses", settings.loss.kind)
-    recipe = Recipe(loss, settings.loss, weight, settings.temperature, settings.chunk_tokens)
+    recipe = recipe_of(config)
     source, vocab = open_source(config, folder, student, data, recipe)
     objective = Objective(student.model, recipe, vocab, LOSSES.get(settings.method))
-    recompute = settings.gradient_checkpointing  # without a cache of keys and values, no prefix can be shared
-    share = settings.share_prefix and not recompute and shares_prefix(student.model)
-    lay_out = functools.partial(collate, pad=student.pad, share=share, pack=settings.packing)
+    lay_out = layout_of(config, student)
     preflight.check_texts(student.tokenizer, data.records, data.train.rows, settings.reasoning)
     preflight.prove(student, data.train.rows, source, vocab, lay_out)
-    if recompute:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # the new name is not in every version we allow
-            student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-    if settings.shard:
-        split(objective.to(accelerator.device), layers_of(causal_lm(student.model)), accelerator.device)
-    parameters = [parameter for _, parameter in student.trainable]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    wrapped, optimizer = objective, accelerator.prepare(optimizer)
-    if not settings.shard:
-        wrapped = accelerator.prepare(objective)
+    wrapped, optimizer = place(config, accelerator, student, objective)
     return Ready(
         accelerator=accelerator,
         threads=threads,
@@ -136,12 +121,45 @@ def prepare(config: RunConfig, folder: RunFolder) -> Ready:
         trainable=student.trainable,
         steps=plan_steps(data.train.lengths, settings, config.seed),
         epoch=-(-len(data.train.rows) // settings.batch_size),
-        holdout=Holdout(objective, source, data.holdout, student.pad, accelerator.device, share),
+        holdout=Holdout(objective, source, data.holdout, student.pad, accelerator.device, lay_out.keywords["share"]),
         lay_out=lay_out,
         identity=identity(config, base, data, threads, accelerator.num_processes),
         metrics=folder.metrics,
         pruned=pruned,
     )
+
+
+def recipe_of(config: RunConfig) -> Recipe:
+    """What is minimised."""
+    settings = config.train
+    weight = 0.0 if settings.method == "sft" else settings.kd_weight
+    loss = plugins.load("distill.losses", settings.loss.kind)
+    return Recipe(loss, settings.loss, weight, settings.temperature, settings.chunk_tokens)
+
+
+def layout_of(config: RunConfig, student: Loaded) -> functools.partial[Batch]:
+    """How rows become the micro-batch that the student reads."""
+    settings = config.train
+    # Without a cache of keys and values, no prefix can be shared.
+    share = settings.share_prefix and not settings.gradient_checkpointing and shares_prefix(student.model)
+    return functools.partial(collate, pad=student.pad, share=share, pack=settings.packing)
+
+
+def place(config: RunConfig, accelerator: Any, student: Loaded, objective: Objective) -> tuple[Any, Any]:
+    """(the objective on its devices, its optimizer)."""
+    settings = config.train
+    if settings.gradient_checkpointing:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the new name is not in every version we allow
+            student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if settings.shard:
+        split(objective.to(accelerator.device), layers_of(causal_lm(student.model)), accelerator.device)
+    parameters = [parameter for _, parameter in student.trainable]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    if settings.shard:
+        return objective, accelerator.prepare(optimizer)
+    wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    return wrapped, optimizer
 
 
 def check_memory(config: RunConfig, path: Path) -> None:
@@ -222,7 +240,7 @@ def open_scorer(config: RunConfig, student: Loaded, data: Data) -> tuple[Live | 
     if config.teacher.kind == "openai":
         provider = plugins.load("distill.providers", "openai").build(config.teacher, Context(config.resolve(".")))
         return Remote(provider, head_of(student.model).size), 0
-    if is_own_base(config):
+    if is_own_base(config) and not config.train.shard:
         say("train: the teacher is the student's base: the student without its adapter scores")
         return OwnBase(student.model), 0
     model, tokenizer = load_teacher(config)
