@@ -72,7 +72,7 @@ def training(config: RunConfig, data: Tokens, student: Size, teacher: Size | Non
     tokens = steps * config.train.batch_size * row_tokens
     lora = config.student.adapter.kind != "none"
     factor = 4 if lora else 6
-    live = config.train.method in LIVE_METHODS
+    live = config.train.method in LIVE_METHODS and config.teacher.kind == "transformers"  # a server is not planned here
     if config.train.method == "preference":  # two answers each, and the untrained student as reference
         factor = 2 * factor + 4
     scored = 2 * teacher.active * tokens if teacher and live else 0.0

@@ -45,7 +45,7 @@ prompts:
 teacher: {{kind: transformers, model: {teacher}, dtype: float32, batch_size: 8}}
 generate: {{max_new_tokens: 64, holdout: 0, signals_top_k: {top_k}}}
 student: {{model: {student}, dtype: float32, adapter: {{r: 16, alpha: 32}}, max_length: 320}}
-train: {{lr: {lr}, epochs: {epochs}, batch_size: 8, micro_batch_size: 4, rollout_max_new_tokens: 32}}
+train: {{lr: {lr}, epochs: {epochs}, batch_size: {batch}, micro_batch_size: 4, rollout_max_new_tokens: 32}}
 """
 
 
@@ -94,6 +94,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--methods", default="", help="default: all of the pair")
     parser.add_argument("--train-rows", type=int, default=64)
     parser.add_argument("--held-rows", type=int, default=40)
+    parser.add_argument("--batch", type=int, default=8, help="rows of an optimizer step, a multiple of 4")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--seed", type=int, default=0)
@@ -115,6 +116,7 @@ def write_config(options: argparse.Namespace, pair: Pair, split: str, folder: Pa
     prompts = folder / f"{split}.jsonl"
     write_prompts(prompts, "test" if held else "train", options.held_rows if held else options.train_rows)
     values = {"path": prompts, "top_k": 0 if held else pair.top_k, "lr": options.lr, "epochs": options.epochs}
+    values["batch"] = options.batch
     text = CONFIG.format(seed=options.seed, teacher=pair.teacher, student=pair.student, **values)
     path = folder / f"{split}.yaml"
     path.write_text(text)
