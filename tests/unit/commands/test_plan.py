@@ -370,3 +370,28 @@ def test_with_the_template_at_hand_its_own_tokens_are_counted(tmp_path, tiny_stu
     assert (
         _tokens.count_tokens([request], tokenizer, "tiny", "{{ broken").prompt[1] != real
     )  # falls back to the formula
+
+
+def test_the_plan_is_written_once_before_the_run_and_the_report_reads_its_lines_from_it(tmp_path):
+    from distill.artifacts import RunFolder, write_json
+    from distill.commands import _actual
+    from evals import planned as lines
+
+    config = load(write(tmp_path))
+    folder = RunFolder(tmp_path / "runs" / "demo")
+    (folder.path / "data").mkdir(parents=True)
+    assert lines.recorded(folder) == []  # `distill eval` alone: no plan, no lines
+    _actual.write_plan(config, folder)
+    plan = json.loads((folder.path / "plan.json").read_text())
+    write_json(folder.data_card, {"rows": {"prompts": 10}, "tokens": {"prompt": 120}, "cost": {"eur": "0.000090000"}})
+    rows = {row["what"]: row for row in lines.recorded(folder)}
+    assert rows["teacher, EUR"]["planned"] == plan["teacher"]["expected_eur"]
+    assert rows["teacher, EUR"]["actual"] == 0.00009
+    assert rows["teacher's input tokens"]["above"] == pytest.approx(120 / plan["teacher"]["prompt"][1] - 1)
+    before = (folder.path / "plan.json").stat().st_mtime_ns
+    _actual.write_plan(config, folder)
+    assert (folder.path / "plan.json").stat().st_mtime_ns == before
+    _actual.write_plan(load(write(tmp_path), ["prompts.limit=5"]), folder)
+    assert json.loads((folder.path / "plan.json").read_text())["prompts"]["used"] == 5
+    (folder.path / "plan.json").write_text("{broken")
+    assert lines.recorded(folder) == []
