@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from evals import corpus, fidelity, stats
+from evals import corpus, fidelity, likelihood, stats
 from evals.bootstrap import Draws, bootstrap
 from evals.cascade import cascade
 from evals.samples import aligned
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evals.economics import Speed
+    from evals.likelihood import Reading
     from evals.samples import Sample
     from evals.stats import Estimate
 
@@ -41,6 +42,8 @@ class Arm:
     """`{"input", "output"}` EUR per million tokens, `source`, `as_of`."""
     cost_source: str = ""
     note: str = ""
+    readings: dict[tuple[str, str], Reading] = field(default_factory=dict)
+    """(task, id) -> how likely it found a given text."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         ),
         "economics": None,
         "judges": [],
+        "likelihood": likelihood.report(arms, question.candidate, question.reference, question.draws, question.seed),
         "corpus": corpus.scores(
             samples,
             question.translations,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from distill import plugins
 from distill.errors import ConfigError
 from distill.providers._base import Context
+from evals import likelihood
 from evals.economics import billed, self_hosted
 from evals.samples import Sample
 from evals.tasks._base import completed, select
@@ -90,7 +91,10 @@ def ask(
     module = plugins.load("distill.providers", settings.kind)
     provider = Timed(module.build(settings, Context(folder=desk.folder)), desk.speeds, arm.name, held)
     try:
-        requests = _requests(arm.name, questions, provider, held, confidence)
+        written = [q for q in questions if not q.config.read_only]
+        given = [q for q in questions if q.config.read_only]
+        read, readings = likelihood.read(provider, arm.name, given) if given else ([], {})
+        requests = _requests(arm.name, written, provider, held, confidence)
         price = costs.price_of(settings)
         title = f"eval {arm.name}"
         outcomes = ask_all(provider, requests, store, title=title, price=price, max_cost_eur=desk.max_cost_eur)
@@ -98,7 +102,8 @@ def ask(
         provider.close()
     answered = replace(
         arm,
-        samples=[_sample(q, o) for q, o in zip(questions, outcomes, strict=True)],
+        samples=[*(_sample(q, o) for q, o in zip(written, outcomes, strict=True)), *read],
+        readings=readings,
         model=arm.model or str(getattr(settings, "model", "")),
         held=any(r.choices for r in requests),
         legal=shared_choices(questions),

@@ -141,7 +141,10 @@ def bridge(provider: Any, settings: Any, store: Store, desk: Desk, title: str) -
                 )
             say(f"eval {title}: {len(requests)} log-likelihoods")
             pairs = [_pair(provider.tokenizer, *instance.args) for instance in requests]
-            return [(sum(logprobs), greedy) for logprobs, greedy in provider.likelihoods(pairs)]
+            return [
+                (sum(one.logprobs_T), one.top_ids_TK[:, 0].tolist() == answer)
+                for (_, answer), one in zip(pairs, provider.likelihoods(pairs), strict=True)
+            ]
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             """Not offered: a chat model's own measure is the task `perplexity`."""

@@ -38,6 +38,14 @@ class Scored(NamedTuple):
     top_logprobs_TK: NDArray[np.float32]
 
 
+class Likelihood(NamedTuple):
+    """A given answer: the log-probability of each token [T], the K likeliest ids and their log-probabilities [T, K]."""
+
+    logprobs_T: list[float]
+    top_ids_TK: NDArray[np.int32]
+    top_logprobs_TK: NDArray[np.float32]
+
+
 @dataclass
 class Row:
     """One prompt to continue, and what has come out so far."""

@@ -21,7 +21,7 @@ from distill.artifacts import sha256_file
 from distill.errors import DataError, MissingDependency, OutOfMemory
 from distill.providers import _choices
 from distill.providers._base import Capabilities, ProviderConfig, chat_json, parse_chat
-from distill.providers._engine import Engine, Row, Scored, row_seed
+from distill.providers._engine import Engine, Likelihood, Row, Scored, row_seed
 from distill.records import Answer, TopLogprobs, Usage
 
 if TYPE_CHECKING:
@@ -124,9 +124,9 @@ class TransformersProvider:
             ]
             return self._halving(lambda some: engine.score(some, k), pairs)
 
-    def likelihoods(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[list[float], bool]]:
-        """Per (context, answer), both token ids: the log-probability of each answer token, and whether every one of
-        them is the likeliest. Raises DataError for an empty context or answer, or one too long for the model."""
+    def likelihoods(self, pairs: Sequence[tuple[list[int], list[int]]], k: int = 1) -> list[Likelihood]:
+        """How likely each answer is after its context, both token ids. Raises DataError for an empty context or answer,
+        or one too long for the model."""
         with self._one_at_a_time:
             engine = self._loaded()
             for context, answer in pairs:
@@ -135,14 +135,13 @@ class TransformersProvider:
                         f"{len(context)} and {len(answer)} tokens cannot be scored; the model reads {engine.longest}",
                         where=self.resolved.name,
                     )
-            found: list[tuple[list[float], bool]] = []
+            found: dict[int, Likelihood] = {}
             order = sorted(range(len(pairs)), key=lambda n: -len(pairs[n][0]) - len(pairs[n][1]))
             for start in range(0, len(order), self.batch_size):
-                batch = [pairs[n] for n in order[start : start + self.batch_size]]
-                scored = self._halving(lambda some: engine.answers(some, 1), batch)
-                for (_, answer), (logprobs, top_T1, _) in zip(batch, scored, strict=True):
-                    found.append((logprobs, top_T1[:, 0].tolist() == answer))
-            return [result for _, result in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
+                batch = order[start : start + self.batch_size]
+                scored = self._halving(lambda some: engine.answers(some, k), [pairs[n] for n in batch])
+                found |= {n: Likelihood(*one) for n, one in zip(batch, scored, strict=True)}
+            return [found[n] for n in range(len(pairs))]
 
     def parse(self, raw: bytes) -> Completion:
         """Read what ``ask`` returned."""

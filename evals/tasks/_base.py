@@ -71,6 +71,11 @@ class TaskConfig(PluginConfig):
         return None
 
     @property
+    def read_only(self) -> bool:
+        """Nothing is written: the engine says how likely the gold answer is."""
+        return False
+
+    @property
     def always_held(self) -> bool:
         """The task means nothing unless an answer is one of its legal ones."""
         return False
