@@ -113,7 +113,11 @@ def _divergence(
         return None
     apart = [coarse_kl(reference[key].answer, candidate[key].answer) for key in keys]
     lengths = [len(values) for values, _ in apart]
-    columns = {"kl": [sum(values) for values, _ in apart], "same": [same for _, same in apart], "tokens": lengths}
+    columns: dict[str, Any] = {
+        "kl": [sum(values) for values, _ in apart],
+        "same": [same for _, same in apart],
+        "tokens": lengths,
+    }
     drawn = bootstrap(columns, clusters, draws, seed)
     kl, same = drawn.ratio("kl", "tokens"), drawn.ratio("same", "tokens")
     return {
