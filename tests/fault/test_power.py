@@ -187,6 +187,28 @@ def test_a_disk_that_fails_at_any_call_ends_with_74_and_what_was_acknowledged_is
     assert points > 10
 
 
+def test_after_a_failed_sync_nothing_is_written_any_more(tmp_path):
+    """A page whose sync failed may be marked clean and be lost: to sync again would prove nothing."""
+
+    def reserve(name):
+        return asyncio.run(store.reserve([[plan_of(name, 1)]]))
+
+    with Recorder(tmp_path.resolve()) as disk, Store(tmp_path.resolve() / "run.db") as store:
+        store.set_cap(100)
+        reserve("before")
+        disk.fail = ("sync", disk.counts["sync"] + 1, IOERR_FSYNC)
+        with pytest.raises(DiskProblem):
+            reserve("meanwhile")
+        assert disk.failed
+        written = len(disk.events)
+        with pytest.raises(DiskProblem):
+            reserve("after")
+        assert len(disk.events) == written
+    with Store(tmp_path / "run.db") as store:
+        assert len(reserve("again")) == 1
+        assert store.audit() == []
+
+
 def test_answers_kept_by_an_attempt_are_the_ones_of_its_request():
     """What the images rest on: attempt numbers are never used again."""
     assert "DELETE FROM attempt" not in Path(attempts.__file__).read_text("utf-8")
