@@ -133,7 +133,7 @@ class Query:
                 continue
             batch = self._ready.popleft()
             self._fed.set()
-            self.lane.leave()
+            self.lane.leave(now)
             task = asyncio.create_task(self._call(batch))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
@@ -207,7 +207,8 @@ class Query:
                 answers = await self.provider.ask([item.request for item in batch.items])
         finally:
             # At once, not after the commit: others wait for room, and must know what the server said is left.
-            self.lane.told(getattr(self.provider, "pace", None), time.monotonic())
+            ended = time.monotonic()
+            self.lane.told(getattr(self.provider, "pace", None), ended, ended - now)
             if not scout:
                 self._back()
         if not (1 if batch.shared else len(batch.items)) <= len(answers) <= len(batch.items):

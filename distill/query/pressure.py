@@ -80,6 +80,8 @@ class Lane:
         self._pace_at = 0.0
         self._tokens = 0.0
         self._bucket = 1
+        self._left: deque[float] = deque(maxlen=most)
+        """When the last calls left."""
 
     # -- may a call leave? --------------------------------------------------------------------------------
 
@@ -91,9 +93,10 @@ class Lane:
             return self.paused_until - now
         return self._pace_wait(now)
 
-    def leave(self) -> None:
+    def leave(self, now: float) -> None:
         """A call leaves."""
         self.in_flight += 1
+        self._left.append(now)
         self._tokens -= 1
 
     def back(self) -> None:
@@ -157,9 +160,11 @@ class Lane:
 
     # -- pacing by what the server says is left ------------------------------------------------------------
 
-    def told(self, pace: Pace | None, now: float) -> None:
-        """The server's own count of what is left. At first, calls in flight may not be in it yet: they are taken off.
+    def told(self, pace: Pace | None, now: float, took: float) -> None:
+        """The server's own count of what is left, with an answer that ``took`` so many seconds.
 
+        At first, calls may be on their way that are not in it yet, those of the last half of that time: they are taken
+        off. (Taking off all that are in flight would leave a whole round of the server's allowance unused.)
         No more is saved up while nothing leaves than the server ever said was left: its bucket may be small.
         """
         if pace is None:
@@ -168,7 +173,7 @@ class Lane:
             self._refill(now)
             self._tokens = min(self._tokens, float(pace.remaining))
         else:
-            self._tokens = float(pace.remaining - self.in_flight)
+            self._tokens = float(pace.remaining - sum(left > now - took / 2 for left in self._left))
             self._bucket = 1
         self._pace, self._pace_at = pace, now
         self._bucket = max(self._bucket, pace.remaining)

@@ -57,7 +57,7 @@ def lane_of(most=100, **changes):
 def test_a_refusal_cuts_concurrency_once_and_answers_win_it_back_slowly():
     lane = lane_of()
     for _ in range(100):
-        lane.leave()
+        lane.leave(0.0)
     for _ in range(40):
         lane.throttle(2.0, now=10.0)
     assert lane.limit == 70.0
@@ -102,16 +102,32 @@ def test_silence_has_a_limit_that_pauses_on_request_extend():
 
 def test_calls_keep_to_the_pace_the_server_reports():
     lane = lane_of(100)
-    lane.told(Pace(60, 2, 1.0), now=0.0)
+    lane.told(Pace(60, 2, 1.0), now=0.0, took=0.2)
     sent, now = 0, 0.0
     while now < 20:
         if (wait := lane.wait_s(now)) == 0.0:
-            lane.leave()
+            lane.leave(now)
             lane.back()
             sent += 1
         else:
             now += max(wait or 0.0, 1e-3)
     assert 21 <= sent <= 23
+
+
+def test_only_calls_that_just_left_are_thought_to_be_uncounted():
+    """50 left at once and the first answer says 10 are left: the other 49 are in that count, 3 new ones are not."""
+    lane = lane_of(100)
+    for _ in range(50):
+        lane.leave(0.0)
+    lane.back()
+    for _ in range(3):
+        lane.leave(0.19)
+    lane.told(Pace(3000, 10, 50.0), now=0.2, took=0.2)
+    free = 0
+    while lane.wait_s(0.2) == 0.0:
+        lane.leave(0.2)
+        free += 1
+    assert free == 7
 
 
 def test_unusable_answers_are_judged_only_when_there_are_enough():
