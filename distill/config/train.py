@@ -62,7 +62,8 @@ class Train(Section):
     """Tokens per forward pass, padding included; rows of similar length share a pass, at most `micro_batch_size` of
     them (0 = no limit but `micro_batch_size`). A row longer than this has a pass of its own."""
     packing: bool = False
-    """Lay the rows of a forward pass end to end instead of padding them; no row sees another. Same result."""
+    """Lay the rows of a forward pass end to end instead of padding them; no row sees another. Same result. For rows
+    of unlike lengths on a GPU: on a CPU, padded rows of similar length with a shared prefix are faster."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, a third more work. Turns `share_prefix` off."""
     reasoning: bool = False

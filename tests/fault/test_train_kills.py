@@ -13,7 +13,7 @@ from tests.unit.train.conftest import make_config, records, write_rows
 from tests.unit.train.test_resume import ADAPTER, digest
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(3600)]
-STEPS, ACCUMULATION = 40, 3
+STEPS, ACCUMULATION, PARTS = 40, 3, 6
 
 
 def prepared(path) -> RunFolder:
@@ -44,12 +44,14 @@ def trained(config, folder: RunFolder, die_before: int | None) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def test_killed_at_every_micro_batch_and_resumed_gives_the_same_bytes(tiny_student, tmp_path):
+@pytest.mark.parametrize("part", range(PARTS))
+def test_killed_at_every_micro_batch_and_resumed_gives_the_same_bytes(tiny_student, tmp_path, part):
     config = make_config(tiny_student, adapter=ADAPTER)
     whole = prepared(tmp_path / "whole")
     assert trained(config, whole, None) == 0
     wanted = digest(whole)
-    for point in range(STEPS * ACCUMULATION):
+    size = STEPS * ACCUMULATION // PARTS
+    for point in range(part * size, (part + 1) * size):
         folder = prepared(tmp_path / f"kill-{point}")
         assert os.WTERMSIG(trained(config, folder, point)) == signal.SIGKILL
         assert trained(config, folder, None) == 0
