@@ -25,6 +25,8 @@ KEYS, ASK, PRESSURE = (
 )
 KILL, CRASH, HOSTILE = "tests/fault/test_kill.py", "tests/fault/test_crash.py", "tests/fault/test_hostile_answers.py"
 DAMAGE = "tests/unit/query/test_damage.py"
+BATCH, CANARY = "tests/fault/test_batch.py", "tests/fault/test_canary.py"
+PROBE, SAMPLES, USAGE = (f"tests/unit/query/test_{name}.py" for name in ("probe", "samples", "usage"))
 
 # name: (file, what is there, what it becomes, tests that must fail)
 LINES = {
@@ -90,6 +92,20 @@ LINES = {
     "redirected": (OPENAI, "allow_redirects=False", "allow_redirects=True", HOSTILE),
     "uncapped_body": (OPENAI, "most: int = MAX_BODY", "most: int = 2**40", HOSTILE),
     "quota_is_a_pause": (OPENAI, "any(word in said.lower() for word in QUOTA)", "False", HOSTILE),
+    # -- batches, probe, bill ----------------------------------------------------------------------------------
+    "orphan_forgotten": (Q + "batch.py", "if remote is None and not job.remote:", "if not job.remote:", BATCH),
+    "created_twice": (Q + "batch.py", "if asked and (found := await self.api.find(job.tag, job.created)):", "if asked and (found := None):", BATCH),
+    "batch_dies_with_the_process": (Q + "store.py", " AND id NOT IN (SELECT attempt_id FROM job_attempt)", "", BATCH),
+    "batch_at_full_price": (Q + "results.py", "batch=self._batched, at=", "batch=False, at=", BATCH),
+    "foreign_ids": (Q + "batch.py", "if line.key not in every or line.key in taken:", "if False:", BATCH),
+    "missing_line_is_free": (Q + "batch.py", 'BILLED = frozenset({"completed", "vanished"})', "BILLED = frozenset()", BATCH),
+    "lacking_but_asked": (Q + "probe.py", "found.top_logprobs is not None and request.top_logprobs > found.top_logprobs", "False", PROBE),
+    "unbooked_probe": (Q + "probe.py", "cost = min(worst, cost_nano(usage, self.price))", "cost = 0", PROBE),
+    "prompt_paid_per_sample": (Q + "results.py", "        if not batch.shared:\n", "        if True:\n", SAMPLES),
+    "usage_believed": (Q + "usage.py", "if self.answers < ENOUGH:", "if True:", USAGE),
+    "drift": (Q + "results.py", "        self._refuse_drift()\n", "", HOSTILE),
+    "key_in_messages": ("distill/errors.py", '        text = text.replace(value, "***")\n', "        pass\n", CANARY),
+    "key_in_request_id": (OPENAI, 'struck(headers.get("x-request-id", ""))', 'headers.get("x-request-id", "")', CANARY),
 }  # fmt: skip
 
 

@@ -55,6 +55,8 @@ class Config(ProviderConfig):
     """What the endpoint calls the seed (Mistral: `random_seed`)."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the endpoint calls the longest answer (OpenAI's reasoning models: `max_completion_tokens`)."""
+    model_drift: Literal["stop", "report"] = "stop"
+    """When answers begin to name another model than the first ones did: stop (exit 11), or go on and report it."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """More fields of the request body, as they are. Part of the request key."""
     price: StatedPrice | None = None

@@ -91,6 +91,7 @@ async def _asked(run: Query, pending: list[Item], bar: Progress) -> list[Results
         jobs = await run.store.write(lambda c: batch_jobs.open_jobs(c, endpoint_of(run.provider)))
         if submit or jobs:
             batch = BatchQuery(run.provider, run.store, run.price, run.policy, submit=submit)
+            batch.results.models = run.results.models
             await batch.ask(pending, bar)
             parts.append(batch.results)
             pending = [item for item in pending if item.key not in batch.results.outcomes]

@@ -73,6 +73,8 @@ class Results:
                 charged = self._charge(worst, completion, answer.received)
                 bills.append((attempt, worst if charged is None else charged))
                 cost = (cost or 0) + bills[-1][1]
+            if completion.model:
+                self.models[completion.model] += 1
             outcome = Outcome(key, completion, cost, answer.latency_s, True)
             if outcome.completion.reject in UNREADABLE and answer.answers < self.policy.max_attempts:
                 items[key].attempts, items[key].stored = answer.answers, outcome
@@ -116,7 +118,22 @@ class Results:
                 self.again(item, completion.reject)
             else:
                 self._done(item, outcome)
+        self._refuse_drift()
         self._judge()
+
+    def _refuse_drift(self) -> None:
+        """An alias that begins to mean another model: half the data set would have another teacher."""
+        if len(self.models) < 2 or getattr(getattr(self.provider, "config", None), "model_drift", "") != "stop":
+            return
+        first, *others = self.models
+        self._stop(
+            TeacherRefused(
+                f"the answers came from {first!r} and now come from {', '.join(map(repr, others))}",
+                where="teacher.model",
+                safe="every answer received so far",
+                next="name one model exactly and start a new run, or set teacher.model_drift: report",
+            )
+        )
 
     def _costs(self, batch: Batch, completions: list[Completion]) -> list[int | None]:
         """What each answer cost. Samples that came in one response are one bill, evenly split."""

@@ -105,6 +105,7 @@ BODIES = {
     "surrogate": lambda t, u, k: json.dumps(answer_body(t, u)).replace("answer to", "\\ud800 \\u0000 answer to"),
     "echo_key": lambda t, u, k: json.dumps(answer_body(t, u, choice={"message": {"content": f"your key is {k}"}})),
     "an_object": lambda t, u, k: json.dumps(answer_body(t, u, choice={"message": {"content": '{"answer": "yes"}'}})),
+    "other_model": lambda t, u, k: json.dumps(answer_body(t, u, model="hostile-2")),
     "one_choice": lambda t, u, k: json.dumps(answer_body(t, u, choice={"message": {"content": "red"}})),
     "big": lambda t, u, k: " " * (20 * 1024 * 1024),
 }

@@ -131,6 +131,21 @@ def test_a_refusal_stops_at_once_and_loses_nothing(tmp_path, fault, ending):
         assert store.audit() == []
 
 
+def test_an_alias_that_begins_to_mean_another_model_stops_the_run(tmp_path):
+    texts = [f"question {n}" for n in range(200)]
+    with HostileTeacher(lambda t, n: "other_model" if int(t.split()[1]) >= 100 else "ok", latency_s=0.01) as server:
+        with pytest.raises(TeacherRefused, match="'hostile-1' and now come from 'hostile-2'"):
+            ask(server, tmp_path, texts)
+        drifted = [call for call in server.calls if call.fault == "other_model"]
+        assert len(drifted) <= 32, "no more than were in flight, twice"
+        before = server.sends()
+        with pytest.raises(TeacherRefused, match="hostile-2"):  # the same command does not go on with another teacher
+            ask(server, tmp_path, texts)
+        assert server.sends() <= before + 32
+        outcomes, _, _ = ask(server, tmp_path, texts, model_drift="report")
+    assert {o.completion.model for o in outcomes} == {"hostile-1", "hostile-2"}
+
+
 def test_a_long_pause_is_not_waited_for(tmp_path):
     with HostileTeacher(always("429_long")) as server, pytest.raises(TeacherUnavailable, match="pause"):
         ask(server, tmp_path)
