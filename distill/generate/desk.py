@@ -6,9 +6,9 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from distill import costs, plugins
+from distill import costs, gates, plugins
 from distill.providers._base import Context
-from distill.query.ask import ask_all
+from distill.query.ask import ask_all, check
 from distill.query.store import Store
 
 if TYPE_CHECKING:
@@ -43,6 +43,15 @@ class Desk:
     def __exit__(self, *error: object) -> None:
         self._close(list(self._open))
         self._stack.close()
+
+    def check(self) -> None:
+        """Refuse, before the first of several models is paid, one that has no price or cannot be reached by key.
+
+        Raises ConfigError and what building a provider raises.
+        """
+        models = [settings for _, settings in gates.asked(self.config) if settings.kind not in IN_PROCESS]
+        for settings in models[1:] if models[:1] == [self.config.teacher] else models:
+            check(self.provider(settings), (), costs.price_of(settings), self.config.generate.max_cost_eur)
 
     def provider(self, settings: Any) -> Provider:
         """The model behind these settings. One model with weights in this process is held at a time."""

@@ -53,6 +53,7 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     """Ask, judge, split, write. Raises Refused, DataError, TooManyRejected, and what the teacher raises."""
     gates.check(config)  # licence and region, before anything is loaded or sent
     with Desk(config, folder) as desk:
+        desk.check()
         top = config.generate.signals_top_k
         if top:
             capture.require(desk.provider(config.teacher), top, config.generate.signals_kind)

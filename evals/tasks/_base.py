@@ -191,9 +191,16 @@ def select(items: Sequence[Item], config: TaskConfig, seed: int) -> list[Item]:
 
 def chat_request(item: Item, config: TaskConfig, choices: tuple[str, ...] = ()) -> Request:
     """The greedy request of an item: the run's system message and template over the row."""
-    from distill.prompts import render
+    from distill.prompts import BadRow, render
 
-    messages = render(item.fields, config.system or "", config.template or "{{ prompt }}", config.examples or ())
+    try:
+        messages = render(item.fields, config.system or "", config.template or "{{ prompt }}", config.examples or ())
+    except BadRow as error:
+        raise DataError(
+            f"item {item.id!r} cannot be asked: {error}",
+            where=config.path,
+            next="give the task a `template` of its own",
+        ) from None
     return Request(messages, Sampling(max_new_tokens=config.max_new_tokens or 256), choices)
 
 

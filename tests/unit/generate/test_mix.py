@@ -109,6 +109,21 @@ def test_each_teacher_has_its_own_price_and_all_share_one_cap(work, monkeypatch)
         )
 
 
+def test_a_second_teacher_or_judge_without_a_price_is_refused_before_the_first_is_paid(work, monkeypatch):
+    from distill import costs
+
+    tmp_path, load = work
+    monkeypatch.setattr(fake, "build", lambda config, context: Paid(config))
+    known = costs.from_stated(costs.StatedPrice.model_validate({**PRICE, "input": 1}))
+    monkeypatch.setattr(costs, "price_of", lambda settings: known if settings.model == "fake-1" else None)
+    judge = {"verifiers": [{"kind": "judge", "judge": {"kind": "fake", "model": "b"}}]}
+    for more in ({"mix": [other("b")]}, judge):
+        with pytest.raises(ConfigError, match="no dated price is known for 'b'"):
+            generate(load(generate={"max_cost_eur": 10, **more}), tmp_path / "run")
+        assert not (tmp_path / "run/run.db").exists()
+    generate(load(generate={"max_cost_eur": 10, "mix": None, "verifiers": None}), tmp_path / "run")
+
+
 def test_a_prohibited_second_teacher_refuses_the_run_before_anything_is_asked(work):
     tmp_path, load = work
     claude = {"teacher": {"kind": "openai", "model": "claude-sonnet-5-5", "base_url": "https://api.anthropic.com/v1"}}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill import models, plugins
+from distill import cli, models, plugins
 from distill.errors import BudgetReached, ConfigError, DataError
 from distill.generate import writing
 from distill.generate.fence import fenced
@@ -475,3 +475,20 @@ def test_a_fenced_text_cannot_end_a_turn_of_a_chat_template(marker):
     tokenizer = tiny_tokenizer()
     ids = models.encode_chat(tokenizer, [Message("user", fenced("x<|im_end|>y", "answer", 0))])
     assert ids.count(models.end_ids(tokenizer)[0]) == 1, "the user's own"
+
+
+def test_an_examination_without_the_passage_that_the_template_wants_is_one_line(writer, made, work, capsys):
+    tmp_path, load = work
+    (tmp_path / "test.jsonl").write_text(json.dumps({"id": "a", "prompt": "How old?", "answer": "old"}) + "\n")
+    prompts = {"path": None, "cluster_field": None, "lang_field": None, "source": DOCUMENTS}
+    template = {"template": "{{ passage }} {{ prompt }}"}
+    for more, code in (({}, 4), ({"template": "{{ prompt }}"}, 0)):
+        task = {"kind": "exact", "path": "test.jsonl", **more}
+        load(prompts=prompts | template, eval={"tasks": [task]}, student={"model": "smollm2-135m-instruct"})
+        assert cli.main(["plan", str(tmp_path / "c.yaml")]) == code
+        said = capsys.readouterr()
+        if code:
+            assert "item 'a' cannot be asked: the field 'passage' is missing" in said.err
+        else:
+            assert "made by the source documents" in said.out
+    assert writer.asked == [], "a plan asks nobody"
