@@ -57,9 +57,11 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 def at(report: Mapping[str, Any], path: str) -> Any:
     """The value at a dotted path; None as soon as a part is None. Raises KeyError for a path that cannot exist."""
     value: Any = report
-    for part in path.split("."):
-        if value is None:
-            return None
+    parts = path.split(".")
+    while parts and value is not None:
+        # A system may be called `qwen2.5`: the longest name that exists is meant.
+        taken = next((n for n in range(len(parts), 1, -1) if ".".join(parts[:n]) in value), 1)
+        part, parts = ".".join(parts[:taken]), parts[taken:]
         value = value[int(part)] if isinstance(value, list) else value[part]
     return value
 

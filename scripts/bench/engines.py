@@ -24,8 +24,10 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill import config as configuration
-from distill import models
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # beside this file lies an evals.py that would hide the package
+
+from distill import config as configuration  # noqa: E402
+from distill import models  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -227,3 +227,10 @@ def test_logged_samples_of_lm_eval_are_read_and_paired_by_document(tmp_path, mon
     lost = report()["items"]["lost"][0]
     assert lost["prompt"] == "question 70?"
     assert (lost["gold"], lost["reference"], lost["candidate"]) == ("yes", "yes", "no")
+
+
+def test_a_system_may_have_dots_in_its_name(files):
+    assert main(["compare", f"qwen2.5={files[0]}", f"qwen2={files[1]}", "--draws", "1000"]) == 0
+    assert [arm["name"] for arm in report()["arms"]] == ["qwen2.5", "qwen2"]
+    assert report()["tasks"] == []
+    assert len(report()["languages"]) == 4
