@@ -160,6 +160,26 @@ class Reference:
     def compare(self, kind: str, export: Export) -> Distance:
         """Load ``export`` back and measure. Raises GateFailed beyond its tolerance or when its tokens differ."""
         opened = self._open(export)
+        try:
+            worst, kl, same, positions = self._measure(kind, opened)
+        finally:
+            opened.close()
+        tolerance = export.tolerance if self.dtype == "float32" else max(export.tolerance, COARSE)
+        agreement = round(same / positions, 4)
+        computed_in = self.dtype if export.engine is None else "llama.cpp"
+        result = Distance(
+            worst, max(kl, 0.0) / positions, agreement, len(self.probes), positions, tolerance, computed_in
+        )
+        if not worst <= tolerance:  # NaN fails too
+            raise GateFailed(
+                f"its logits are {worst:.3g} away from the student's, {tolerance:g} allowed",
+                where=f"target {kind}",
+                safe="the trained student",
+            )
+        return result
+
+    def _measure(self, kind: str, opened: Opened) -> tuple[float, float, int, int]:
+        """(worst distance, summed divergence, same top tokens, positions). Raises GateFailed for other tokens."""
         worst, kl, same, positions = 0.0, 0.0, 0, 0
         with progress(f"check {kind}", len(self.probes), "prompts") as bar:
             for probe, ids, ours_TV in zip(self.probes, self.inputs, self.logits, strict=True):
@@ -174,20 +194,7 @@ class Reference:
                 worst = max(worst, far)
                 kl, same, positions = kl + divergence, same + agree, positions + len(ours_TV)
                 bar.advance()
-        opened.close()
-        tolerance = export.tolerance if self.dtype == "float32" else max(export.tolerance, COARSE)
-        agreement = round(same / positions, 4)
-        computed_in = self.dtype if export.engine is None else "llama.cpp"
-        result = Distance(
-            worst, max(kl, 0.0) / positions, agreement, len(self.probes), positions, tolerance, computed_in
-        )
-        if not worst <= tolerance:  # NaN fails too
-            raise GateFailed(
-                f"its logits are {worst:.3g} away from the student's, {tolerance:g} allowed",
-                where=f"target {kind}",
-                safe="the trained student",
-            )
-        return result
+        return worst, kl, same, positions
 
     def _open(self, export: Export) -> Opened:
         if export.engine is not None:
