@@ -123,10 +123,12 @@ def restore(path: Path, trainable: Sequence[tuple[str, nn.Parameter]], optimizer
     """Put a checkpoint's tensors back: every name, every shape, bit for bit. Raises IntegrityError."""
     restore_weights(path, trainable)
     moments = load_file(path / "optimizer.safetensors")
+    fused = optimizer.defaults.get("fused")
     for name, parameter in trainable:
         own = {key.rpartition("/")[2]: value for key, value in moments.items() if key.rpartition("/")[0] == name}
-        # AdamW keeps its step count on the CPU, the moments beside the parameter.
-        optimizer.state[parameter] = {k: v if k == "step" else like(parameter, v) for k, v in own.items()}
+        # A fused AdamW keeps its step count beside the parameter, another on the CPU.
+        steps = {k: v.to(parameter.device) if fused else v for k, v in own.items() if k == "step"}
+        optimizer.state[parameter] = steps | {k: like(parameter, v) for k, v in own.items() if k != "step"}
 
 
 def restore_weights(path: Path, trainable: Sequence[tuple[str, nn.Parameter]]) -> None:
