@@ -106,7 +106,7 @@ function drawForm() {
     byId("fields").append(label, box);
   }
   for (const example of state.facts.examples) {
-    const chip = element("button", Object.values(example).join(" · "));
+    const chip = element("button", state.facts.fields.map((name) => example[name]).filter(Boolean).join(" · "));
     chip.type = "button";
     chip.addEventListener("click", () => {
       for (const box of document.querySelectorAll("#fields textarea")) box.value = example[box.name] ?? "";
