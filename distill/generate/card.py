@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distill.generate.desk import Desk
     from distill.generate.run import Asked
     from distill.generate.writing import Made
+    from distill.prompts import Built
     from distill.query.ask import Outcome
 
 NANO = 10**9
@@ -36,15 +37,7 @@ def facts(
     every = teachers(config, desk, reasons, asked)
     return {
         "schema": 1,
-        "rows": {
-            "read": built.read,
-            "skipped": len(built.skipped),
-            "prompts": len(built.prompts),
-            "masked": built.masked,
-            "asked": len(reasons),
-            "kept": len(reasons) - sum(rejected.values()),
-            "rejected": sum(rejected.values()),
-        },
+        "rows": _rows(built, len(reasons), sum(rejected.values())),
         "rejected": rejected,
         "skipped": built.skipped[:100],
         "languages": dict(sorted(Counter(prompt.lang for prompt in built.prompts).items())),
@@ -76,6 +69,18 @@ def facts(
         },
         "seed": config.seed,
         "permission": gates.as_json(gates.verdicts(config)),
+    }
+
+
+def _rows(built: Built, asked: int, rejected: int) -> dict[str, int]:
+    return {
+        "read": built.read,
+        "skipped": len(built.skipped),
+        "prompts": len(built.prompts),
+        "masked": built.masked,
+        "asked": asked,
+        "kept": asked - rejected,
+        "rejected": rejected,
     }
 
 
