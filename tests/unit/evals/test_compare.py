@@ -66,6 +66,10 @@ def test_names_reference_and_candidate_can_be_chosen(files):
     assert main(["compare", f"a={student}", f"b={teacher}", "--reference", "b", "--draws", "1000"]) == 0
     assert (report()["candidate"], report()["reference"]) == ("a", "b")
     assert main(["compare", student, student, "--draws", "1000"]) == 0
+    assert (
+        report()["verdict"]["outcome"] == "inconclusive"
+    )  # 60 packages without a difference: up to 6 % could have one
+    assert main(["compare", student, student, "--draws", "1000", "--margin", "0.07"]) == 0
     assert [arm["name"] for arm in report()["arms"]] == ["student", "student-2"]
     assert report()["verdict"]["outcome"] == "pass"
 

@@ -47,11 +47,16 @@ def test_a_paired_difference_is_tighter_than_two_intervals():
     assert stats.paired_difference(s, t, c).se < 0.9 * unpaired
 
 
-def test_difference_of_a_system_with_itself_is_exactly_zero():
+def test_equal_answers_to_few_items_do_not_prove_that_two_systems_are_equal():
     t, _, c = clustered_pairs(np.random.default_rng(0))
     d = stats.paired_difference(t, t, c)
-    assert (d.value, d.low, d.high) == (0, 0, 0)
-    assert stats.p_value(d) == 1.0
+    assert (d.value, d.se, stats.p_value(d)) == (0, 0, 1.0)
+    assert d.high == -d.low == pytest.approx(1 - 0.025 ** (1 / 120))  # none of 120 clusters: up to 3.0 %
+    few = stats.paired_difference([1, 1, 0], [1, 1, 0], [0, 1, 2])
+    assert stats.non_inferiority(few, 0.05) == "inconclusive"
+    worse = stats.paired_difference([0, 0], [1, 1], [0, 1])
+    assert stats.p_value(worse) == 0.5
+    assert worse.low == -1.0
 
 
 def test_one_cluster_gives_an_infinite_interval_never_a_narrow_one():
