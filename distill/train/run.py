@@ -59,7 +59,7 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
     measured: dict[str, Any] = dict(done.facts.get("holdout", {}))
     losses: list[float] = list(done.facts.get("losses", ()))
     halvings = int(done.facts.get("halvings", 0))
-    saved = done.step, len(measured)
+    saved = (done.step, len(measured)) if done.step else None
 
     def save(complete: bool) -> None:
         nonlocal saved
