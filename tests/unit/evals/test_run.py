@@ -244,3 +244,24 @@ def test_before_and_after_read_the_student_s_own_prompt_and_the_best_untouched_s
         stage.run(load(home, arms), folder)  # one prompt for all: nothing new to ask
         names = [arm["name"] for arm in json.loads(folder.report_json.read_text())["arms"]]
         assert names == ["teacher", "base_forced", "student"]
+
+
+def test_a_judge_reads_the_arms_of_a_run_and_its_verdicts_are_kept(project, tmp_path):
+    home = copy_of(project, tmp_path)
+    rows = [{"id": str(n), "text": f"question {n}", "answer": "FACT"} for n in range(6)]
+    (home / "open.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {
+        "kind": "open_answer", "path": "open.jsonl", "mode": "pairwise", "choices": [], "cluster_field": "id",
+        "lang_field": "id", "judge": {"kind": "tests.unit.evals.obedient"},
+    }  # fmt: skip
+    with open_run(home / "run") as folder:
+        stage.run(load(home, f"eval.tasks={json.dumps([task])}", "eval.arms=[teacher, student]"), folder)
+        report = json.loads(folder.report_json.read_text())
+    facts = report["judges"][0]
+    assert facts["arms"]["teacher"] == {"reference": True}
+    counts = facts["arms"]["student"]["verdicts"]
+    points = [counts.get("won", 0) + counts.get("tied", 0) / 2]
+    assert sum(counts.values()) == 6
+    assert [6 * arm["accuracy"]["value"] for arm in report["arms"]] == pytest.approx([3.0, *points])
+    kept = samples.read(home / "run" / "eval" / "student.parquet")
+    assert [sum(s.correct for s in kept)] == points
