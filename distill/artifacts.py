@@ -6,8 +6,8 @@
       .lock              held while a process works here (flock: the kernel frees it when the process dies)
       config.json        resolved configuration, its hash, versions, git revision
       manifest.json      stage -> key of its inputs, hashes of its outputs
-      run.db             every answer ever received, and the ledger (distill.query.store); beside it run.db-wal and others,
-                         see docs/durability.md
+      run.db             every answer ever received, and the ledger (distill.query.store); what stands beside it:
+                         docs/durability.md
       data/              train.parquet holdout.parquet rejects.parquet card.json README.md; prompts.jsonl if made here
       signals/           the teacher's log-probabilities (distill.signals)
       checkpoints/       step-00000120/ LATEST
