@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 
 from evals import judge_stats
 
-TRIALS = 10_000
+TRIALS = 5_000
 
 
 def covered(intervals, truth):
@@ -77,7 +77,7 @@ def test_the_regression_equals_a_general_optimiser():
 
 def test_the_win_rate_at_equal_length_covers_where_the_plain_one_rewards_length():
     rng = np.random.default_rng(4)
-    trials, n = 4000, 200
+    trials, n = 3000, 200
     extra = rng.normal(120, 100, size=(trials, n))  # the student writes more
     x = np.tanh(extra / extra.std())
     won = rng.random((trials, n)) < 1 / (1 + np.exp(-(-0.4 + 1.5 * x)))
