@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from distill.errors import EnvironmentProblem, MissingDependency
 
@@ -29,10 +30,30 @@ def from_html(page: str) -> bytes:
 
     Fonts are embedded; there is no date and no random identifier in the file.
     """
+    weasyprint = _library()
+    from weasyprint.text.fonts import FontConfiguration
+    from weasyprint.urls import URLFetcher
+
+    logging.getLogger("weasyprint").setLevel(logging.ERROR)  # what print has no use for, such as dark colours
+    fonts = FontConfiguration()
+    own = weasyprint.CSS(string=_faces() + PRINT, font_config=fonts, url_fetcher=URLFetcher(allowed_protocols=["file"]))
+    document = weasyprint.HTML(string=page, url_fetcher=URLFetcher(allowed_protocols=["data"]))
+    made: bytes = document.write_pdf(stylesheets=[own], font_config=fonts)
+    return made
+
+
+def available() -> bool:
+    """True when a PDF can be drawn on this machine."""
+    try:
+        _library()
+    except (MissingDependency, EnvironmentProblem):
+        return False
+    return True
+
+
+def _library() -> Any:
     try:
         import weasyprint
-        from weasyprint.text.fonts import FontConfiguration
-        from weasyprint.urls import URLFetcher
     except ImportError:
         raise MissingDependency("weasyprint", "a PDF", "pdf") from None
     except OSError:
@@ -40,12 +61,7 @@ def from_html(page: str) -> bytes:
             "weasyprint finds no Pango library on this system",
             next="apt-get install libpango-1.0-0 libpangoft2-1.0-0 (or brew install pango), or leave the PDF out",
         ) from None
-    logging.getLogger("weasyprint").setLevel(logging.ERROR)  # what print has no use for, such as dark colours
-    fonts = FontConfiguration()
-    own = weasyprint.CSS(string=_faces() + PRINT, font_config=fonts, url_fetcher=URLFetcher(allowed_protocols=["file"]))
-    document = weasyprint.HTML(string=page, url_fetcher=URLFetcher(allowed_protocols=["data"]))
-    made: bytes = document.write_pdf(stylesheets=[own], font_config=fonts)
-    return made
+    return weasyprint
 
 
 def _faces() -> str:

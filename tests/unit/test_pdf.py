@@ -17,11 +17,10 @@ PAGE = (
 MAKE = "import sys; from distill import pdf; sys.stdout.buffer.write(pdf.from_html(sys.stdin.read()))"
 
 
-@pytest.fixture(autouse=True)
-def _library():
-    pytest.importorskip("weasyprint")
+drawn = pytest.mark.skipif(not pdf.available(), reason="weasyprint and Pango are not both here")
 
 
+@drawn
 def test_the_same_page_gives_the_same_bytes_in_another_process_locale_zone_and_hash_seed(tmp_path):
     first = pdf.from_html(PAGE)
     assert first.startswith(b"%PDF-")
@@ -39,6 +38,7 @@ def test_the_same_page_gives_the_same_bytes_in_another_process_locale_zone_and_h
     assert b"/CreationDate" not in first
 
 
+@drawn
 def test_a_page_cannot_read_a_file_or_an_address(tmp_path):
     (tmp_path / "secret.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><rect width='9' height='9'/></svg>")
     plain = pdf.from_html(PAGE)
@@ -53,3 +53,11 @@ def test_without_the_library_the_line_says_what_to_install(monkeypatch):
     with pytest.raises(MissingDependency, match="weasyprint") as caught:
         pdf.from_html(PAGE)
     assert "alambic[pdf]" in str(caught.value)
+
+
+def test_without_pango_the_line_says_what_to_install(tmp_path):
+    (tmp_path / "weasyprint.py").write_text("raise OSError('cannot load library')")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from distill import pdf; print(pdf.available()); pdf.from_html('')"
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert run.stdout.strip() == "False"
+    assert "EnvironmentProblem: weasyprint finds no Pango" in run.stderr

@@ -1,6 +1,5 @@
 """A bundle from a finished run: complete, checked, without leaks, and the same bytes whoever builds it."""
 
-import importlib.util
 import json
 import os
 import pickle
@@ -11,6 +10,7 @@ import sys
 import pytest
 import torch
 
+from distill import pdf as pdf_page
 from distill.config import RunConfig
 from distill.errors import ConfigError, DataError, GateFailed, IntegrityError, Refused
 from distill.release import card, record, scan, verify_bundle
@@ -95,7 +95,7 @@ build(loaded, RunFolder(Path(sys.argv[2])))
 
 def test_another_directory_locale_umask_and_time_give_the_same_bytes(made, tmp_path):
     config, folder = made
-    pdf = importlib.util.find_spec("weasyprint") is not None
+    pdf = pdf_page.available()
     config = changed(config, pdf=pdf, targets=["merged", "adapter", "demo"])
     first = contents(build(config, folder))
     assert ("papers/dossier.fr.pdf" in first) == pdf

@@ -1,11 +1,11 @@
 """The papers in both languages and three forms: the same figures, no phrase left untranslated, nothing loaded."""
 
-import importlib.util
 import inspect
 import re
 
 import pytest
 
+from distill import pdf as pdf_page
 from distill.release import card, pages, papers, words
 from tests.unit.release.made import base_folder, build, run_folder
 
@@ -16,7 +16,7 @@ PAPERS = {"card": "README.md", "distillation": "papers/distillation.md", "data":
 def built(tmp_path_factory):
     """A bundle with PDFs where they can be made."""
     base = base_folder(tmp_path_factory.mktemp("base") / "tiny-base")
-    pdf = importlib.util.find_spec("weasyprint") is not None
+    pdf = pdf_page.available()
     path = tmp_path_factory.mktemp("run") / "runs" / "sorter"
     return build(*run_folder(path, base, targets=["merged", "adapter"], pdf=pdf))
 
@@ -51,7 +51,7 @@ def test_each_paper_is_a_page_that_loads_nothing_and_a_pdf(built, name, language
     assert f'<html lang="{end.lstrip(".") or "en"}">' in page
     assert "<table" in page
     assert not re.search(r"<script|<link|<img|src=|url\(|@import", page)
-    if importlib.util.find_spec("weasyprint") is not None:
+    if pdf_page.available():
         assert (built / f"papers/{name}{end}.pdf").read_bytes().startswith(b"%PDF-")
 
 

@@ -189,7 +189,9 @@ def test_a_tokenizer_that_llamacpp_has_no_name_for_is_refused(change, word, tmp_
 
 def test_an_unknown_architecture_is_refused_before_anything_is_written(tmp_path):
     base = tiny_model(tmp_path / "base")
-    config, folder = run_folder(tmp_path / "runs" / "sorter", base, targets=["gguf"])
+    config, folder = run_folder(
+        tmp_path / "runs" / "sorter", base, targets=[{"kind": "gguf", "judged_by": "transformers"}]
+    )
     values = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**values, "model_type": "bloom"}))
     with pytest.raises(ConfigError, match="bloom"):
