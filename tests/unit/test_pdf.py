@@ -57,7 +57,8 @@ def test_without_the_library_the_line_says_what_to_install(monkeypatch):
 
 def test_without_pango_the_line_says_what_to_install(tmp_path):
     (tmp_path / "weasyprint.py").write_text("raise OSError('cannot load library')")
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from distill import pdf; print(pdf.available()); pdf.from_html('')"
-    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    code = "from distill import pdf; print(pdf.available()); pdf.from_html(str())"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert run.stdout.strip() == "False"
     assert "EnvironmentProblem: weasyprint finds no Pango" in run.stderr
