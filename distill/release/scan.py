@@ -53,7 +53,8 @@ NOT_TEXT = (
     "weights/merges",
     "adapter/token",
 )
-HASH = re.compile(r"\b(?=[0-9]*[a-f])[0-9a-f]{16,}\b")
+# A hash, or a UUID as the bill of materials has one: their digits are nobody's number.
+HASH = re.compile(r"\b(?:(?=[0-9]*[a-f])[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
 MARKUP = re.compile(r"<svg\b.*?</svg>|<style\b.*?</style>|<[^>]*>", re.DOTALL)
 KINDS = {"email": "an e-mail address", "iban": "a bank account", "card": "a payment card", "phone": "a phone number"}
 BINARY = (".safetensors", ".gguf", ".onnx", ".pdf", ".png")

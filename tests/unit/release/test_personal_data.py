@@ -94,6 +94,7 @@ def test_the_declared_contact_may_stand_in_the_papers(base, tmp_path):
     [
         ("SHA256SUMS", "4111111111111111a0" * 4),
         ("bom.cdx.json", '{"content": "00411111111111111123456789abcdef0123456789abcdef0123456789abcdef"}'),
+        ("bom.cdx.json", '{"serialNumber": "urn:uuid:00491701-2345-4678-9012-345678901234"}'),
         (
             "report.html",
             "<svg><path d='M 0123 456 789 01'/></svg><style>a{x:4111111111111111}</style><i data-n='4111111111111111'>",

@@ -17,6 +17,7 @@ def test_every_field_of_a_request_is_in_its_key():
         dataclasses.replace(BASE, choices=("a",)),
         dataclasses.replace(BASE, top_logprobs=1),
         dataclasses.replace(BASE, sample=1),
+        dataclasses.replace(BASE, schema='{"type":"object"}'),
         *(
             dataclasses.replace(BASE, sampling=dataclasses.replace(Sampling(), **{name: value}))
             for name, value in {
@@ -28,7 +29,7 @@ def test_every_field_of_a_request_is_in_its_key():
             }.items()
         ),
     ]
-    assert len(dataclasses.fields(Request)) == 5, "a new field needs a line above"
+    assert len(dataclasses.fields(Request)) == 6, "a new field needs a line above"
     assert len(dataclasses.fields(Sampling)) == 5, "a new field needs a line above"
     keys = {request.key(IDENTITY) for request in (BASE, *changed)}
     assert len(keys) == len(changed) + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distill.errors import EnvironmentProblem
 from distill.train import meter, run, tracking
@@ -12,6 +11,8 @@ from tests.unit.train.conftest import make_config, metrics
 
 
 def test_a_tracker_is_told_what_the_log_says(tiny_student, run_folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     run.run(make_config(tiny_student, trackers=["tensorboard"], max_steps=4), run_folder)
     events = min(
         run_folder.trackers.rglob("events.*"), key=lambda path: len(path.parts)
