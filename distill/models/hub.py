@@ -43,24 +43,8 @@ def fetch(source: str, entry: Path, licence: str | None) -> None:
     commit = str(info.sha)
     if revision != commit:
         say(f"{source} is not pinned: taking commit {commit}")
-    from huggingface_hub import snapshot_download
-
     work = entry.parent.parent / "work" / f"{entry.name}-{commit[:12]}"
-    try:
-        snapshot_download(
-            name,
-            revision=commit,
-            allow_patterns=WANTED,
-            ignore_patterns=UNWANTED,
-            local_dir=work,
-            endpoint=os.environ.get("HF_ENDPOINT"),
-        )
-    except OSError as error:
-        if error.errno in DISK_ERRORS:
-            raise disk_problem(error, work) from error
-        raise unreachable(name, error) from error
-    except Exception as error:
-        raise unreachable(name, error) from error
+    download(name, commit, work, allow_patterns=WANTED, ignore_patterns=UNWANTED)
     check_folder(work)
     stated = getattr(info.card_data, "license", None) if info.card_data else None
     with new_folder(entry) as folder:
@@ -70,6 +54,24 @@ def fetch(source: str, entry: Path, licence: str | None) -> None:
         write_json(folder / "config.json", safe_config(read_json(folder / "config.json")))
         write_json(folder / "source.json", {"source": source, "revision": commit, "licence": licence or _text(stated)})
     shutil.rmtree(work, ignore_errors=True)
+
+
+def download(name: str, commit: str, work: Path, kind: str = "model", **patterns: Any) -> None:
+    """The files of a commit that match ``patterns``, in ``work``; goes on where an earlier call was killed.
+
+    Raises DiskProblem, EnvironmentProblem (not reachable).
+    """
+    from huggingface_hub import snapshot_download
+
+    endpoint = os.environ.get("HF_ENDPOINT")
+    try:
+        snapshot_download(name, repo_type=kind, revision=commit, local_dir=work, endpoint=endpoint, **patterns)
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise disk_problem(error, work) from error
+        raise unreachable(name, error) from error
+    except Exception as error:
+        raise unreachable(name, error) from error
 
 
 def _text(licence: Any) -> str | None:

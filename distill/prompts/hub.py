@@ -6,14 +6,13 @@ or a folder (``refs/convert/parquet`` has ``default/train/0000.parquet``); ``FOL
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from distill import models
-from distill.artifacts import DISK_ERRORS, disk_problem, new_folder, write_json
+from distill.artifacts import new_folder, write_json
 from distill.errors import ConfigError, DataError
 from distill.models import hub
 from distill.progress import say
@@ -48,24 +47,8 @@ def _fetch(source: str, name: str, revision: str, split: str, entry: Path) -> No
     commit = str(info.sha)
     if revision != commit:
         say(f"{source} is not pinned: taking commit {commit}")
-    from huggingface_hub import snapshot_download
-
     work = entry.parent.parent / "work" / f"{entry.name}-{commit[:12]}"
-    try:
-        snapshot_download(
-            name,
-            repo_type="dataset",
-            revision=commit,
-            allow_patterns=[re.sub(r"([*?\[])", r"[\1]", file) for file in wanted],
-            local_dir=work,
-            endpoint=os.environ.get("HF_ENDPOINT"),
-        )
-    except OSError as error:
-        if error.errno in DISK_ERRORS:
-            raise disk_problem(error, work) from error
-        raise hub.unreachable(name, error) from error
-    except Exception as error:
-        raise hub.unreachable(name, error) from error
+    hub.download(name, commit, work, "dataset", allow_patterns=[re.sub(r"([*?\[])", r"[\1]", file) for file in wanted])
     stated = getattr(info.card_data, "license", None) if info.card_data else None
     with new_folder(entry) as folder:
         (folder / "rows").mkdir()

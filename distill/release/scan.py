@@ -105,14 +105,7 @@ def refuse_leaks(bundle: Path, folders: Sequence[Path]) -> None:
         for path in sorted(f for f in bundle.rglob("*") if f.is_file())
         for what in sorted(set(_leaks(path, path.relative_to(bundle).as_posix(), machine)))
     ]
-    if found:
-        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-        raise Refused(
-            f"the bundle would give away {'; '.join(found[:5])}{more}",
-            where="release",
-            safe="the run folder; no bundle was written",
-            next="remove it from the configuration or the data, then the same command",
-        )
+    _refuse("the bundle would give away", found, "remove it from the configuration or the data, then the same command")
 
 
 def refuse_personal_data(bundle: Path, allowed: Sequence[str]) -> None:
@@ -123,14 +116,18 @@ def refuse_personal_data(bundle: Path, allowed: Sequence[str]) -> None:
         if not (name := path.relative_to(bundle).as_posix()).endswith(BINARY) and not name.startswith(NOT_TEXT)
         if (kinds := _personal(path.read_text("utf-8", errors="replace"), name, allowed))
     ]
+    _refuse(
+        "personal data would leave with the bundle:",
+        found,
+        "mask it (prompts.personal_data: mask), or name it in release.allow_personal_data",
+    )
+
+
+def _refuse(what: str, found: list[str], next_: str) -> None:
     if found:
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-        raise Refused(
-            f"personal data would leave with the bundle: {'; '.join(found[:5])}{more}",
-            where="release",
-            safe="the run folder; no bundle was written",
-            next="mask it (prompts.personal_data: mask), or name it in release.allow_personal_data",
-        )
+        safe = "the run folder; no bundle was written"
+        raise Refused(f"{what} {'; '.join(found[:5])}{more}", where="release", safe=safe, next=next_)
 
 
 def _personal(text: str, name: str, allowed: Sequence[str]) -> list[personal_data.Kind]:
