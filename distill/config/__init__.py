@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from distill.config.evaluation import Eval, Serving
 from distill.config.generate import Generate, Mixed
+from distill.config.measured import Energy, Load, Objective
 from distill.config.policy import Policy, Waiver
 from distill.config.prompts import Example, Prompts
 from distill.config.release import Declared, Release
@@ -31,10 +32,13 @@ __all__ = [
     "LIVE_METHODS",
     "Adapter",
     "Declared",
+    "Energy",
     "Eval",
     "Example",
     "Generate",
+    "Load",
     "Mixed",
+    "Objective",
     "Policy",
     "Prompts",
     "Provider",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from distill.config.measured import Energy, Load
 from distill.config.section import Provider, Section, Task
 
 
@@ -53,3 +54,16 @@ class Eval(Section):
     """Cost of the machine a self-hosted teacher server runs on. A teacher in this process costs `serving`."""
     examples: Annotated[int, Field(ge=0)] = 50
     """Lost, gained and copied-error items shown in the report, each."""
+    load: Load | None = None
+    """Latency under load, at several concurrencies. Left out: not measured."""
+    energy: Energy | None = None
+    """Electricity and CO2e per answer. Left out: not measured."""
+
+    @model_validator(mode="after")
+    def _measured_arms(self) -> Eval:
+        models = [a for a in self.arms if a != "baseline"]
+        known = [*models, *(f"alternative-{n}" for n in range(1, len(self.alternatives) + 1))]
+        for name in self.load.arms if self.load else ():
+            if name not in known:
+                raise ValueError(f"load.arms: {name!r} is none of the models asked: {', '.join(known)}")
+        return self
