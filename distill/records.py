@@ -103,13 +103,16 @@ class Answer:
     """What a provider hands back, before anything is parsed: the raw bytes and how the call went.
 
     ``status`` is the HTTP status, or 200 for an engine in this process. ``latency_s`` is None where it has no
-    meaning (an item of a batch).
+    meaning (an item of a batch). ``first_s``, ``last_s``: seconds from the send to the first and the last token, where
+    the engine sees them come.
     """
 
     raw: bytes
     status: int = 200
     latency_s: float | None = None
     request_id: str = ""
+    first_s: float | None = None
+    last_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ V vocabulary, K top-k.
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,6 +65,9 @@ class Row:
     finish: str = ""
     cached: int = 0
     random: Any = None
+    first_at: float | None = None
+    last_at: float | None = None
+    """When its tokens came, on the monotonic clock."""
 
 
 def row_seed(sampling_seed: int, sample: int, messages: Sequence[Any]) -> int:
@@ -206,6 +210,8 @@ class Engine:
         """Add one token to ``row`` and see whether that ends it."""
         token = best if row.sampling.temperature == 0 else self._draw(row, logits_V)
         row.tokens.append(token)
+        row.last_at = time.monotonic()
+        row.first_at = row.first_at or row.last_at
         if row.top:
             logprobs_V = logits_V.float().log_softmax(-1)
             values_K, ids_K = logprobs_V.topk(min(row.top, logprobs_V.shape[-1]))

@@ -23,6 +23,7 @@ from distill.providers._batches import Batches
 from distill.providers._endpoint import Config
 from distill.providers._headers import pace, retry_after
 from distill.providers._samples import apart
+from distill.providers._stream import Arrivals, streamed
 from distill.records import Answer
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class OpenAIProvider:
         )
         self.pace: Pace | None = None
         """What the server last said about its limits."""
+        self.streams_usage = True
+        """It takes `stream_options`, as far as is known."""
         self._key = key
         keep_secret(key)
         self._host = urlsplit(config.base_url).hostname or ""
@@ -143,11 +146,25 @@ class OpenAIProvider:
             return [answer]
         return [replace(answer, raw=part) for part in apart(raw, len(requests))]
 
+    async def stream(self, request: Request) -> Answer:
+        """``ask`` with the moments of its tokens, for measuring. Raises NoAnswer, TeacherRefused, Refused."""
+        return await streamed(self, request)
+
     async def send(
-        self, method: str, path: str, data: bytes | None = None, *, kind: str = "application/json", most: int = MAX_BODY
+        self,
+        method: str,
+        path: str,
+        data: bytes | None = None,
+        *,
+        kind: str = "application/json",
+        most: int = MAX_BODY,
+        arrivals: Arrivals | None = None,
     ) -> tuple[Mapping[str, str], bytes]:
-        """Headers and body of a 2xx answer of at most ``most`` bytes. Raises NoAnswer, TeacherRefused, Refused."""
-        status, headers, raw = await self._exchange(method, path, data, kind, most)
+        """Headers and body of a 2xx answer of at most ``most`` bytes. Raises NoAnswer, TeacherRefused, Refused.
+
+        ``arrivals``: a stream is wanted, and when its chunks came is noted there.
+        """
+        status, headers, raw = await self._exchange(method, path, data, kind, most, arrivals)
         self.pace = pace(headers)
         if self._key and self._key.encode() in raw:
             raw = raw.replace(self._key.encode(), b"*" * len(self._key))
@@ -158,17 +175,19 @@ class OpenAIProvider:
         return headers, raw
 
     async def _exchange(
-        self, method: str, path: str, data: bytes | None, kind: str, most: int
+        self, method: str, path: str, data: bytes | None, kind: str, most: int, arrivals: Arrivals | None
     ) -> tuple[int, Mapping[str, str], bytes]:
         import aiohttp
 
         headers = self._headers if data is None else {**self._headers, "Content-Type": kind}
+        if arrivals is not None:  # compressed, it would come in lumps
+            headers = {**headers, "Accept": "text/event-stream", "Accept-Encoding": "identity"}
         url = self.config.base_url + path
         try:
             async with self._open().request(
                 method, url, data=data, headers=headers, allow_redirects=False, proxy=self._proxy
             ) as response:
-                return response.status, response.headers, await _capped(response.content, most)
+                return response.status, response.headers, await _capped(response.content, most, arrivals)
         except (
             aiohttp.ClientConnectorError,
             aiohttp.ConnectionTimeoutError,
@@ -257,11 +276,13 @@ class OpenAIProvider:
         self._session = None
 
 
-async def _capped(stream: Any, most: int) -> bytes:
+async def _capped(stream: Any, most: int, arrivals: Arrivals | None = None) -> bytes:
     """The body, inflated. Raises NoAnswer when it is larger than ``most`` bytes."""
     chunks, size = [], 0
     while chunk := await stream.readany():
         size += len(chunk)
+        if arrivals is not None:
+            arrivals.add(size)
         if size > most:
             raise NoAnswer("too_large", permanent=True, detail=f"more than {most:,} bytes")
         chunks.append(chunk)

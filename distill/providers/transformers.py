@@ -11,6 +11,7 @@ import functools
 import gc
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -171,19 +172,20 @@ class TransformersProvider:
             started = time.monotonic()
             engine = self._loaded()
             engine.cancelled = False
-            answers: list[bytes] = [b""] * len(requests)
+            answers: list[Answer] = [Answer(b"")] * len(requests)
             # Choices that differ are looked at together where only the best is wanted.
             groups: dict[tuple[str, ...] | bool, list[int]] = {}
             for number, request in enumerate(requests):
                 alike = request.top_logprobs or request.sampling.temperature
                 groups.setdefault(request.choices if alike else bool(request.choices), []).append(number)
             for numbers in groups.values():
-                for raw, number in zip(self._group(engine, [requests[n] for n in numbers]), numbers, strict=True):
-                    answers[number] = raw
+                found = self._group(engine, [requests[n] for n in numbers], started)
+                for answer, number in zip(found, numbers, strict=True):
+                    answers[number] = answer
             latency = time.monotonic() - started if len(requests) == 1 else None
-            return [Answer(raw, 200, latency) for raw in answers]
+            return [replace(answer, latency_s=latency) for answer in answers]
 
-    def _group(self, engine: Engine, requests: list[Request]) -> list[bytes]:
+    def _group(self, engine: Engine, requests: list[Request], started: float) -> list[Answer]:
         """Answers to requests of one sort. One that is too long for the model gets an error body."""
         rows = [
             Row(
@@ -205,11 +207,15 @@ class TransformersProvider:
             numbers = fits[start : start + self.batch_size]
             for n, raw in zip(numbers, self._halving(step, [rows[n] for n in numbers]), strict=True):
                 raws[n] = raw
-        return raws
+        return [
+            Answer(raw, first_s=since(row.first_at, started), last_s=since(row.last_at, started))
+            for raw, row in zip(raws, rows, strict=True)
+        ]
 
     def _generate(self, engine: Engine, rows: Sequence[Row]) -> list[bytes]:
         for row in rows:
             row.tokens, row.logprobs, row.tops, row.finish, row.random = [], [], [], "", None
+            row.first_at = row.last_at = None
         engine.generate(rows)
         return [self._free_json(row) for row in rows]
 
@@ -278,6 +284,11 @@ def _normalised(scores: Sequence[float], row: Row) -> tuple[list[float], int]:
     random = torch.Generator().manual_seed(row.seed)
     drawn = torch.multinomial((scores_C / row.sampling.temperature).softmax(-1), 1, generator=random)
     return shares_C.tolist(), int(drawn)
+
+
+def since(moment: float | None, started: float) -> float | None:
+    """Seconds from ``started``; None when it never came."""
+    return None if moment is None else moment - started
 
 
 def _too_long(length: int, longest: int) -> bytes:
