@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from typing import Any
 
+from distill.folding import folded
+
 WORD = re.compile(r"\w+")
-_SAME = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'", "ş": "ș", "ţ": "ț", "\u00ad": ""})
-
-
-def folded(text: str) -> str:
-    """Compatibility-normalised, without case, one kind of apostrophe, single spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_SAME).split())
 
 
 def words(text: str) -> list[str]:

@@ -6,18 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from distill.folding import folded
 from distill.generate.filters._base import FilterConfig
-from distill.generate.filters._refusals import PHRASES
-from distill.generate.filters._text import folded
-
-FOLDED = {lang: tuple(folded(phrase) for phrase in phrases) for lang, phrases in PHRASES.items()}
+from distill.refusals import WINDOW, beginning, refused
 
 
 class Config(FilterConfig):
     """How much of the answer is read."""
 
     kind: Literal["refusal"] = "refusal"
-    window: Annotated[int, Field(ge=20)] = 160
+    window: Annotated[int, Field(ge=20)] = WINDOW
     """A refusal comes at the beginning: only this many characters are searched."""
     phrases: tuple[str, ...] = ()
     """Your own phrases, beside the built-in ones."""
@@ -26,10 +24,10 @@ class Config(FilterConfig):
 def keep(rows: list[dict[str, Any]], config: Config) -> list[str]:
     """The refusal's language code (``own`` for your own phrases) or ""."""
     own = tuple(folded(phrase) for phrase in config.phrases)
-    return [_language(folded(row["answer"][: 2 * config.window])[: config.window], own) for row in rows]
+    return [_language(row["answer"], own, config.window) for row in rows]
 
 
-def _language(start: str, own: tuple[str, ...]) -> str:
-    if any(phrase in start for phrase in own):
+def _language(answer: str, own: tuple[str, ...], window: int) -> str:
+    if own and any(phrase in beginning(answer, window) for phrase in own):
         return "own"
-    return next((lang for lang, phrases in FOLDED.items() if any(phrase in start for phrase in phrases)), "")
+    return refused(answer, window)

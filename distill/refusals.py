@@ -1,5 +1,10 @@
 """How models decline, by language: the openings that carry a refusal, and the ones by which they introduce it."""
 
+from __future__ import annotations
+
+from distill.folding import folded
+
+WINDOW = 160
 PHRASES: dict[str, tuple[str, ...]] = {
     "en": (
         *("i can't help with", "i cannot help with", "i can't assist", "i cannot assist", "i can't provide"),
@@ -157,3 +162,16 @@ PHRASES: dict[str, tuple[str, ...]] = {
         *("gabh mo leithscéal, ach ní", "faraor, ní féidir liom", "mar shamhail teanga", "mar mhúnla teanga"),
     ),
 }
+
+FOLDED = {lang: tuple(folded(phrase) for phrase in phrases) for lang, phrases in PHRASES.items()}
+
+
+def refused(text: str, window: int = WINDOW) -> str:
+    """Language code of the refusal with which a text begins (searched: its first ``window`` characters), or ""."""
+    start = beginning(text, window)
+    return next((lang for lang, phrases in FOLDED.items() if any(phrase in start for phrase in phrases)), "")
+
+
+def beginning(text: str, window: int) -> str:
+    """The part that is searched, folded."""
+    return folded(text[: 2 * window])[:window]

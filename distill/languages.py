@@ -1,4 +1,18 @@
-"""What tells the 24 official languages of the EU apart: their commonest words, and the letters beyond a to z."""
+"""What tells the 24 official languages of the EU apart: their commonest words, and the letters beyond a to z.
+
+A guess, not a trained classifier: it speaks up only when the evidence is clear, so short answers and names pass.
+Measured on 7,368 sentences of 8 words or more (software messages and package descriptions, 23 languages; Maltese not
+measured): 0.2 % wrongly named; of sentences in another language than stated 95 % found (Slovene 63 %, Croatian
+73 %, English package descriptions 86 %, all others above 86 %).
+"""
+
+from __future__ import annotations
+
+import re
+
+from distill.folding import folded
+
+MIN_WORDS, MARGIN, DENSITY = 8, 2.0, 0.08
 
 WORDS: dict[str, str] = {
     "en": "the of and to in is that it for was on are with as be at this have from or by not but which you an they "
@@ -71,3 +85,51 @@ LETTERS: dict[str, str] = {
     "ga": "áéíóú",
     "mt": "ċġħżà",
 }
+
+CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+", re.DOTALL)
+WORD = re.compile(r"[^\W\d_]+")
+SETS = {lang: frozenset(words.split()) for lang, words in WORDS.items()}
+WEIGHTS = {word: 1 / sum(word in words for words in SETS.values()) for words in SETS.values() for word in words}
+SCRIPTS = {"el": re.compile(r"[α-ωάέήίόύώϊϋΐΰ]"), "bg": re.compile(r"[а-я]")}
+RARITY = {char: 1 / sum(char in letters for letters in LETTERS.values()) for char in set("".join(LETTERS.values()))}
+STRANGE_LETTER, OWN_LETTER = 0.4, 0.4
+
+
+def other_language(text: str, expected: str, min_words: int = MIN_WORDS, margin: float = MARGIN) -> str:
+    """Code of the language that ``text`` is in where that is clearly not ``expected``; "" where it may be.
+
+    Code blocks and addresses do not count. "" for fewer than ``min_words`` words and for a language not known here;
+    ``margin``: how many times the evidence for ``expected`` the other language must have.
+    """
+    expected = expected[:2].lower()
+    words = words_of(text)
+    if len(words) < min_words or not known(expected):
+        return ""
+    scores = score(words)
+    best = max(scores, key=lambda lang: scores[lang])
+    clear = scores[best] >= max(margin * scores[expected], DENSITY * len(words))
+    return best if best != expected and clear else ""
+
+
+def known(lang: str) -> bool:
+    """Whether the language of this code can be told."""
+    return lang[:2].lower() in SETS or lang[:2].lower() in SCRIPTS
+
+
+def words_of(text: str) -> list[str]:
+    """The words that count, folded."""
+    return WORD.findall(folded(CODE.sub(" ", text)))
+
+
+def score(words: list[str]) -> dict[str, float]:
+    """Language -> evidence: function words and letters, the rarer elsewhere the more, less letters it does not have."""
+    letters = [char for word in words for char in word]
+    foreign = [char for char in letters if char > "\x7f"]
+    scores = {lang: float(sum(bool(script.match(c)) for c in foreign)) / 6 for lang, script in SCRIPTS.items()}
+    hits = [(word, WEIGHTS[word]) for word in words if word in WEIGHTS]
+    for lang, common in SETS.items():
+        found = sum(weight for word, weight in hits if word in common)
+        own = sum(RARITY[char] for char in foreign if char in LETTERS[lang])
+        strange = sum(char not in LETTERS[lang] for char in foreign)
+        scores[lang] = max(0.0, found + OWN_LETTER * own - STRANGE_LETTER * strange)
+    return scores
