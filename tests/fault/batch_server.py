@@ -11,12 +11,12 @@ import contextlib
 import itertools
 import json
 import random
-import threading
 import time
 from dataclasses import dataclass, field
 
 from distill.costs import cost_nano
 from tests.fault.hostile import answer_body, usage_of
+from tests.fault.loopback import Loopback
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Made:
     errors: str = ""
 
 
-class BatchServer:
+class BatchServer(Loopback):
     """See the module. A context manager; ``url`` is its base_url."""
 
     def __init__(self, ending=lambda nth: Ending(), fault=lambda what, nth: "", after_s=0.02):
@@ -56,17 +56,6 @@ class BatchServer:
         self.billed: list[tuple[str, object]] = []
         self.calls: list[str] = []
         self._names = itertools.count(1)
-        self._ready = threading.Event()
-
-    def __enter__(self):
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
-
-    def __exit__(self, *exc):
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
 
     def bill(self, price) -> int:
         """What this endpoint would charge, in nano-EUR, at the batch price."""
@@ -75,17 +64,6 @@ class BatchServer:
     def asked(self) -> list[str]:
         """The text of every request that was worked on, in every batch."""
         return [text for text, _ in self.billed]
-
-    async def _main(self):
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._tasks = set()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**22, backlog=512)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        for task in self._tasks:
-            task.cancel()
 
     async def _serve(self, reader, writer):
         task = asyncio.current_task()

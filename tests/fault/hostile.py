@@ -12,12 +12,12 @@ import gzip
 import json
 import socket
 import struct
-import threading
 import time
 from dataclasses import dataclass, field
 
 from distill.costs import cost_nano
 from distill.records import Usage
+from tests.fault.loopback import Loopback
 
 
 @dataclass
@@ -111,8 +111,10 @@ BODIES = {
 }
 
 
-class HostileTeacher:
+class HostileTeacher(Loopback):
     """See the module. A context manager; ``url`` is its base_url."""
+
+    backlog = 4096
 
     def __init__(self, script=lambda text, nth: "ok", latency_s=0.0, key=None, port=0, able=None):
         self.script, self.latency_s, self.key, self.port = script, latency_s, key, port
@@ -121,28 +123,6 @@ class HostileTeacher:
         self.in_flight = self.most_in_flight = 0
         self.limiter = None
         self._counts: dict[str, int] = {}
-        self._ready = threading.Event()
-
-    def __enter__(self):
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
-
-    def __exit__(self, *exc):
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
-
-    async def _main(self):
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._tasks = set()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=2**22, backlog=4096)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        for task in self._tasks:
-            task.cancel()
 
     async def _serve(self, reader, writer):
         task = asyncio.current_task()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +14,7 @@ from distill import prompts
 from distill.config import Prompts
 from distill.errors import ConfigError, DataError, EnvironmentProblem
 from distill.prompts.hub import files_of
+from tests.hub import Hub, served
 from tests.unit.generate.stage import generate
 
 COMMIT = "d" * 40
@@ -31,52 +29,6 @@ def parquet(first: int, count: int) -> bytes:
     return buffer.getvalue()
 
 
-class Hub(ThreadingHTTPServer):
-    """Serves one data set at one commit and remembers which files it was asked for."""
-
-    daemon_threads = True
-
-    def __init__(self, files: dict[str, bytes]):
-        super().__init__(("127.0.0.1", 0), Pages)
-        self.files, self.asked = files, []
-
-
-class Pages(BaseHTTPRequestHandler):
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path, files = self.path.partition("?")[0], self.server.files
-        prefix = f"/datasets/a/b/resolve/{COMMIT}/"
-        if path.startswith("/api/datasets/a/b/revision/"):
-            names = [{"rfilename": name} for name in files]
-            self.reply({"id": "a/b", "sha": COMMIT, "siblings": names, "cardData": {"license": "cc-by-4.0"}})
-        elif path.startswith(f"/api/datasets/a/b/tree/{COMMIT}"):
-            self.reply([{"type": "file", "path": n, "size": len(d), "oid": "0" * 40} for n, d in files.items()])
-        elif path.startswith(prefix) and (name := path.removeprefix(prefix)) in files:
-            self.server.asked.append(name)
-            self.send(files[name])
-        else:
-            self.send_response(404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    def reply(self, body):
-        self.send(json.dumps(body).encode())
-
-    def send(self, data):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     files = {
@@ -86,13 +38,8 @@ def server(tmp_path, monkeypatch):
         "data/train-00001-of-00002.parquet": parquet(20, 20),
         "data/test-00000-of-00001.parquet": parquet(40, 5),
     }
-    with Hub(files) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{served.server_port}")
-        monkeypatch.setenv("ALAMBIC_CACHE", str(tmp_path / "cache"))
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        yield served
-        served.shutdown()
+    with served(Hub("datasets", COMMIT, files, "cc-by-4.0"), tmp_path / "cache", monkeypatch) as running:
+        yield running
 
 
 def located(source: str) -> Path:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,55 +10,9 @@ import pytest
 from distill import models
 from distill.errors import EnvironmentProblem, Refused
 from distill.models import hub
+from tests.hub import Hub, served
 
 COMMIT = "c" * 40
-
-
-class Hub(ThreadingHTTPServer):
-    """Serves one model at one commit and remembers what it was asked for."""
-
-    daemon_threads = True
-
-    def __init__(self, files: dict[str, bytes]):
-        super().__init__(("127.0.0.1", 0), Pages)
-        self.files, self.asked, self.silent = files, [], False
-
-
-class Pages(BaseHTTPRequestHandler):
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        if self.server.silent:
-            self.server.stopping.wait(20)
-            return
-        path = self.path.partition("?")[0]
-        if path.startswith("/api/models/a/b/revision/"):
-            names = [{"rfilename": name} for name in self.server.files]
-            body = {"id": "a/b", "sha": COMMIT, "siblings": names, "cardData": {"license": "mit"}}
-            self.reply(json.dumps(body).encode())
-        elif path == f"/api/models/a/b/tree/{COMMIT}":
-            tree = [{"type": "file", "path": n, "size": len(d), "oid": "0" * 40} for n, d in self.server.files.items()]
-            self.reply(json.dumps(tree).encode())
-        elif path.startswith(f"/a/b/resolve/{COMMIT}/") and (name := path.rpartition("/")[2]) in self.server.files:
-            self.server.asked.append(name)
-            self.reply(self.server.files[name])
-        else:
-            self.send_response(404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    def reply(self, data):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    def log_message(self, *args):
-        pass
 
 
 @pytest.fixture
@@ -73,15 +24,8 @@ def server(tiny_student, tmp_path, monkeypatch):
         "evil.py": b"raise SystemExit",
         "pytorch_model.bin": b"pickle",
     }
-    with Hub(files) as served:
-        served.stopping = threading.Event()
-        threading.Thread(target=served.serve_forever, daemon=True).start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{served.server_port}")
-        monkeypatch.setenv("ALAMBIC_CACHE", str(tmp_path / "cache"))
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        yield served
-        served.stopping.set()
-        served.shutdown()
+    with served(Hub("models", COMMIT, files, "mit"), tmp_path / "cache", monkeypatch) as running:
+        yield running
 
 
 def test_only_weights_and_text_are_fetched_and_the_commit_is_recorded(server, capsys):
