@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from distill.folding import folded
 from distill.generate.filters._base import FilterConfig
-from distill.generate.filters._text import fingerprint, folded, question, words
+from distill.generate.filters._text import fingerprint, question, words
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distill import languages, refusals
 from distill.generate.filters import (
     contamination,
     duplicates,
@@ -78,7 +79,7 @@ def test_a_refusal_is_recognised_in_every_official_language(lang):
 
 
 def test_every_official_language_has_phrases():
-    assert sorted(refusal.FOLDED) == EU == sorted(REFUSALS)
+    assert sorted(refusals.PHRASES) == EU == sorted(REFUSALS)
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -308,7 +309,7 @@ def descriptions():
     path = Path(__file__).parents[3] / "configs/data/debian-sections/test.jsonl"
     items = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     rows = [row(f"{item['title']}. {item['text']}", lang=item["lang"]) for item in items]
-    return [r for r in rows if len(language.WORD.findall(r["answer"])) >= 8]
+    return [r for r in rows if len(languages.words_of(r["answer"])) >= 8]
 
 
 def test_real_texts_keep_their_language_and_are_found_under_another(descriptions):
@@ -340,4 +341,4 @@ def test_language_speaks_up_only_when_it_is_clear(answer, lang, expected):
 
 
 def test_every_official_language_is_known_to_the_language_filter():
-    assert sorted([*language.SETS, *language.SCRIPTS]) == EU
+    assert sorted([*languages.SETS, *languages.SCRIPTS]) == EU
