@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from distill import catalog
-from distill.commands._training import HOST_W, MFU, POWER_SHARE, PUE
+from distill.energy import HOST_W, MFU, POWER_SHARE, PUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any
 
-from distill import catalog
+from distill import catalog, energy
 from distill.catalog.route import route_of
-from distill.commands import _deal, _quote_page, _training
+from distill.commands import _deal, _quote_page
 from distill.commands._quote_page import Block, Chart
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _basis(config: RunConfig, facts: Any, rival: Price, gpu: Any, old: Any, say:
             output=_quote_page.number(output, lang),
             how=say["how_assumed" if "assumed" in facts["teacher"]["how"] else "how_measured"],
         ),
-        say["basis_training"].format(price=gpu["price"], gpu=gpu["gpu"], share=_quote_page.share(_training.MFU, lang)),
+        say["basis_training"].format(price=gpu["price"], gpu=gpu["gpu"], share=_quote_page.share(energy.MFU, lang)),
         *(
             say["stale"].format(what=say[key], date=_quote_page.day(day, lang), days=catalog.STALE_WARN_DAYS)
             for key, day in old

@@ -14,18 +14,13 @@ from distill import catalog, costs
 from distill.catalog.route import official
 from distill.commands._tokens import cached_folder
 from distill.config import LIVE_METHODS
+from distill.energy import HOST_W, LIFE_H, MFU, POWER_SHARE, PUE
 from distill.train import memory
 
 if TYPE_CHECKING:
     from distill.catalog.rows import GpuRow, ModelRow
     from distill.commands._tokens import Tokens
     from distill.config import RunConfig
-
-MFU = 0.35  # share of a GPU's peak that training reaches
-POWER_SHARE = 0.75  # mean power of a training GPU, as a share of its limit
-HOST_W = 150  # the server around one GPU
-PUE = 1.5  # of the data centre
-LIFE_H = 26_280  # three years: over which making a card is spread
 
 
 @dataclass(frozen=True)
