@@ -12,7 +12,6 @@ Shapes: N completion positions, K candidates.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ import torch
 
 from distill.errors import ConfigError, DataError, TeacherUnavailable
 from distill.providers._base import NoAnswer
+from distill.train.endpoint import Endpoint, told
 from distill.train.objective import StoredTeacher
 from distill.train.signal import FixedRows
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from distill.train.batches import Batch, Row
 
 PATH = "/completions"
-ATTEMPTS = 4
-WAIT_S = 2.0
 SAME_TEXT = 0.98  # least share of the token texts that must agree; partial characters are written in several ways
 LEAST = -1e4  # servers write minus infinity as a large number
 
@@ -51,7 +49,7 @@ class Remote(FixedRows):
                 next="train.method: sft, or offline_topk",
             )
         self.provider, self.k, self.vocab = provider, provider.config.top_logprobs, vocab
-        self._runner = asyncio.Runner()
+        self.endpoint = Endpoint(provider)
 
     def teacher(self, batch: Batch) -> StoredTeacher:
         """The k most likely tokens of each position and the token that stands there, with a bucket for the rest."""
@@ -69,39 +67,20 @@ class Remote(FixedRows):
 
     def ask(self, rows: Sequence[Row], k: int) -> list[list[dict[int, float]]]:
         """For each row and completion position: token id -> log-probability. Raises TeacherUnavailable, DataError."""
-        raws = self._runner.run(self._all([[*row.prompt, *row.completion] for row in rows], k))
+        raws = self._scores(rows, k)
         return [self._read(raw, row) for raw, row in zip(raws, rows, strict=True)]
 
-    async def _all(self, prompts: Sequence[Sequence[int]], k: int) -> list[bytes]:
-        free = asyncio.Semaphore(self.provider.config.concurrency)
-
-        async def one(ids: Sequence[int]) -> bytes:
-            async with free:
-                return await self._send(ids, k)
-
+    def _scores(self, rows: Sequence[Row], k: int) -> list[bytes]:
+        fixed = {"model": self.provider.config.model, "max_tokens": 1, "temperature": 0, "prompt_logprobs": k}
         try:
-            return list(await asyncio.gather(*map(one, prompts)))
-        finally:
-            await self.provider.aclose()
-
-    async def _send(self, ids: Sequence[int], k: int) -> bytes:
-        body = {"model": self.provider.config.model, "prompt": list(ids), "max_tokens": 1, "temperature": 0}
-        data = json.dumps(body | {"prompt_logprobs": k}).encode()
-        for attempt in range(ATTEMPTS):
-            try:
-                async with asyncio.timeout(self.provider.config.timeout_s):
-                    return bytes((await self.provider.send("POST", PATH, data))[1])
-            except (NoAnswer, TimeoutError) as error:
-                what = error.detail or error.reason if isinstance(error, NoAnswer) else "no answer in time"
-                if attempt + 1 == ATTEMPTS or (isinstance(error, NoAnswer) and error.permanent):
-                    raise TeacherUnavailable(
-                        f"the teacher's server does not score the answers: {what}",
-                        where=self.provider.config.base_url,
-                        safe="the last checkpoint",
-                        next=f"look at the server, then the same command; it needs --max-logprobs of at least {self.k}",
-                    ) from None
-                await asyncio.sleep(WAIT_S * 2**attempt)
-        raise AssertionError
+            return self.endpoint.post(PATH, [fixed | {"prompt": [*row.prompt, *row.completion]} for row in rows])
+        except NoAnswer as error:
+            raise TeacherUnavailable(
+                f"the teacher's server does not score the answers: {told(error)}",
+                where=self.provider.config.base_url,
+                safe="the last checkpoint",
+                next=f"look at the server, then the same command; it needs --max-logprobs of at least {self.k}",
+            ) from None
 
     def _read(self, raw: bytes, row: Row) -> list[dict[int, float]]:
         """The scores of one row's completion positions."""
@@ -137,7 +116,7 @@ class Remote(FixedRows):
 
         Compared are all the tokens the server names at the positions of some rows.
         """
-        raws = self._runner.run(self._all([[*row.prompt, *row.completion] for row in rows], self.k))
+        raws = self._scores(rows, self.k)
         seen = {
             i: text
             for raw, row in zip(raws, rows, strict=True)

@@ -12,7 +12,7 @@ import torch
 from distill.artifacts import RunFolder
 from distill.errors import ConfigError, DataError, TeacherUnavailable
 from distill.models import load_causal_lm
-from distill.train import remote, run
+from distill.train import endpoint, run
 from tests.unit.train.conftest import make_config, metrics, records, write_rows
 from tests.unit.train.test_run import FULL, teacher_of
 
@@ -64,7 +64,7 @@ class Server:
 
 @pytest.fixture
 def server(taught_teacher, monkeypatch):
-    monkeypatch.setattr(remote, "WAIT_S", 0.01)
+    monkeypatch.setattr(endpoint, "WAIT_S", 0.01)
     made = Server(taught_teacher)
     yield made
     made.http.shutdown()
@@ -137,7 +137,7 @@ def test_a_server_that_fails_for_good_ends_the_run_with_its_own_exit_code(server
     server.status = 500
     with pytest.raises(TeacherUnavailable, match="does not score"):
         trained(tmp_path, tiny_student, "run", method="whitebox", teacher=server.config())
-    assert len(server.asked) >= remote.ATTEMPTS
+    assert len(server.asked) >= endpoint.ATTEMPTS
 
 
 def test_a_priced_endpoint_is_refused_before_it_is_asked(server, tiny_student, tmp_path):
