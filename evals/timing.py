@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from distill.artifacts import write_json
 from distill.records import Usage, canonical_json
-from evals import memory
+from evals import memory, split
 from evals.economics import Speed
+from evals.meter import Meter, Spent, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ WRITE_EVERY_S = 2.0
 class Timed:
     """A provider that is the same in every way, and notes what its calls took."""
 
-    def __init__(self, provider: Any, path: Path, arm: str, held: bool):
+    def __init__(self, provider: Any, path: Path, arm: str, held: bool, meter: Meter | None = None):
         self._provider, self._path, self._arm = provider, path, arm
         self.batch_size: int = provider.batch_size
         self.capabilities = provider.capabilities
@@ -40,6 +41,7 @@ class Timed:
         self._in_flight = 0
         self._since = self._written = 0.0
         self.speed = self._remembered()
+        self._meter, self._window = meter, Window(meter, self._remembered_energy())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._provider, name)
@@ -48,11 +50,14 @@ class Timed:
         """What the provider answers."""
         async with self._loading:
             if not self._loaded:
+                if self._meter is not None:
+                    await asyncio.to_thread(self._meter.settle)  # the machine does nothing yet
                 await asyncio.to_thread(getattr, self._provider, "vocab", None)  # loads the weights
                 self._loaded = True
                 memory.reset_peak()
         if self._in_flight == 0:
             self._since = time.perf_counter()
+            self._window.open()
         self._in_flight += 1
         usage: list[Usage] = []
         try:
@@ -61,13 +66,19 @@ class Timed:
             return answers
         finally:
             self._in_flight -= 1
+            self._window.answered(len(usage))
+            if self._in_flight == 0:
+                self._window.close()
             self._note(usage)
 
     def _note(self, usage: Sequence[Usage]) -> None:
         now = time.perf_counter()
         total = sum(usage, Usage())
         peak = memory.peak_bytes() if self._local else None
-        part = Speed(len(usage), total.prompt, total.completion, now - self._since, int(self.batch_size), peak)
+        seconds = now - self._since
+        # Calls of an engine in this process follow each other, so that their seconds are their own.
+        moments = split.moment(total.prompt, total.completion, seconds) if self._local and usage else ()
+        part = Speed(len(usage), total.prompt, total.completion, seconds, int(self.batch_size), peak, moments)
         self._since = now
         self.speed = part if self.speed is None else self.speed + part
         if now - self._written >= WRITE_EVERY_S:
@@ -75,8 +86,17 @@ class Timed:
 
     def _write(self) -> None:
         if self.speed is not None:
-            write_json(self._path, {**_read(self._path), self._arm: {"of": self._mark, "speed": asdict(self.speed)}})
+            self._window.lap()
+            entry: dict[str, Any] = {"of": self._mark, "speed": asdict(self.speed)}
+            if self.spent is not None:
+                entry["energy"] = self.spent.as_dict()
+            write_json(self._path, {**_read(self._path), self._arm: entry})
         self._written = time.perf_counter()
+
+    @property
+    def spent(self) -> Spent | None:
+        """The electricity that went with it, where there is a meter."""
+        return self._window.spent
 
     def close(self) -> None:
         """Keep the measure, free what the provider holds."""
@@ -87,7 +107,11 @@ class Timed:
     def _remembered(self) -> Speed | None:
         """What an earlier process measured with this engine and this way of asking."""
         entry = _read(self._path).get(self._arm, {})
-        return Speed(**entry["speed"]) if entry.get("of") == self._mark else None
+        return Speed.read(entry["speed"]) if entry.get("of") == self._mark else None
+
+    def _remembered_energy(self) -> Spent | None:
+        entry = _read(self._path).get(self._arm, {})
+        return Spent(**entry["energy"]) if entry.get("of") == self._mark and "energy" in entry else None
 
 
 def _read(path: Path) -> dict[str, Any]:
