@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from evals import corpus, fidelity, likelihood, stats
+from evals import corpus, fidelity, likelihood, money, objective, stats
 from evals.bootstrap import Draws, bootstrap
 from evals.cascade import cascade
 from evals.samples import aligned
@@ -17,8 +17,10 @@ from evals.verdict import verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from distill.config import Serving
     from evals.economics import Speed
     from evals.likelihood import Reading
+    from evals.money import Money
     from evals.samples import Sample
     from evals.stats import Estimate
 
@@ -41,6 +43,8 @@ class Arm:
     price: dict[str, Any] | None = None
     """`{"input", "output"}` EUR per million tokens, `source`, `as_of`."""
     cost_source: str = ""
+    machine: Serving | None = None
+    """The machine whose seconds are its cost; None where answers are billed, or nobody knows."""
     note: str = ""
     readings: dict[tuple[str, str], Reading] = field(default_factory=dict)
     """(task, id) -> how likely it found a given text."""
@@ -64,12 +68,16 @@ class Question:
     chance: float = 0.0
     """Share of right answers by guessing."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Further parts of the report: name, economics, tasks, method."""
+    """Further parts of the report: name, tasks, load."""
+    money: Money | None = None
+    """The one-off bill and the machine, where there was a distillation."""
 
 
 def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
     """The report as JSON values. Raises DataError when the arms did not answer the same items."""
     samples = aligned({arm.name: arm.samples for arm in arms})
+    load = question.extra.get("load")
+    arms = [objective.repriced(arm, load) for arm in arms]
     costs = {arm.name: _costs_of(arm, samples[arm.name]) for arm in arms}
     first = samples[question.reference]
     clusters = [s.drawn_with for s in first]
@@ -118,6 +126,9 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         "method": _method(samples, clusters, question),
     }
     report |= question.extra
+    if question.money is not None:
+        roles = question.candidate, question.reference
+        report["economics"] = money.economics(question.money, arms, report["arms"], roles, question.humble, drawn, load)
     report["verdict"] = verdict(report)
     return report
 
@@ -184,7 +195,7 @@ def _arm(
             {f"p{p}": stats.quantile(latencies, p / 100) for p in (50, 95)} if len(latencies) == len(samples) else None
         ),
         "speed": arm.speed.as_dict() if arm.speed else None,
-        "cost": _cost(arm, samples, costs, drawn),
+        "cost": money.cost(arm, samples, costs, drawn, q.extra.get("load")),
     }
 
 
@@ -204,34 +215,6 @@ def _tokens(samples: Sequence[Sample]) -> dict[str, float] | None:
         "prompt": sum(s.prompt_tokens or 0 for s in samples) / n,
         "completion": sum(s.completion_tokens or 0 for s in samples) / n,
     }
-
-
-def _cost(arm: Arm, samples: Sequence[Sample], costs: Sequence[float] | None, drawn: Draws) -> dict[str, Any]:
-    """EUR per 1,000 requests, per correct answer and per million tokens; each null when unknown."""
-    price = arm.price or {}
-    facts: dict[str, Any] = {
-        "per_1000_requests": None,
-        "per_correct": None,
-        "per_1000_correct": None,
-        "per_mtok": {"input": price.get("input"), "output": price.get("output"), "blended": None},
-        "source": arm.cost_source,
-        "as_of": price.get("as_of"),
-    }
-    if costs is None:
-        return facts
-    facts["per_1000_requests"] = _scaled(drawn.mean(f"cost:{arm.name}"), 1000 / 1e9)
-    if any(s.correct > 0 for s in samples):
-        per_correct = drawn.ratio(f"cost:{arm.name}", f"score:{arm.name}")
-        facts["per_correct"] = _scaled(per_correct, 1 / 1e9) if per_correct else None
-        facts["per_1000_correct"] = _scaled(per_correct, 1000 / 1e9) if per_correct else None
-    tokens = [s.tokens for s in samples if s.tokens is not None]
-    if len(tokens) == len(samples) and sum(tokens) > 0:
-        facts["per_mtok"]["blended"] = sum(costs) / sum(tokens) * 1e6 / 1e9
-    return facts
-
-
-def _scaled(estimate: Estimate, factor: float) -> dict[str, float | None] | None:
-    return _dict(stats.Estimate(estimate.value * factor, estimate.low * factor, estimate.high * factor))
 
 
 def _pair(

@@ -10,8 +10,8 @@ from distill.errors import DataError
 from distill.progress import say
 from evals import baseline
 from evals.analysis import Arm
-from evals.asking import Desk, Exam, ask, machine_price, shared_choices
-from evals.economics import self_hosted
+from evals.asking import Desk, Exam, ask, shared_choices
+from evals.economics import machine_price, self_hosted
 from evals.samples import Sample
 from evals.verdict import percent
 
@@ -154,4 +154,5 @@ def _humble_arm(name: str, pairs: Sequence[tuple[str, str]], config: RunConfig, 
         speed=speed,
         costs=self_hosted(samples, speed, serving),
         cost_source=machine_price(serving),
+        machine=serving,
     )

@@ -6,14 +6,14 @@ An answer that is missing or broken counts as wrong and is counted; an unknown p
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from distill import plugins
 from distill.errors import ConfigError
 from distill.providers._base import Context
 from evals import likelihood
-from evals.economics import billed, self_hosted
+from evals.economics import billed, machine_price, self_hosted
 from evals.samples import Sample
 from evals.tasks._base import completed, select
 from evals.timing import Timed
@@ -53,6 +53,8 @@ class Desk:
     """The machine this process runs on."""
     remote: Serving | None = None
     """The machine of a self-hosted server."""
+    judging: dict[str, bool] = field(default_factory=dict)
+    """Request key of every question to a judge -> whether it is billed by tokens."""
 
 
 def exams(
@@ -98,6 +100,7 @@ def ask(
         price = costs.price_of(settings)
         title = f"eval {arm.name}"
         outcomes = ask_all(provider, requests, store, title=title, price=price, max_cost_eur=desk.max_cost_eur)
+        outcomes = charged(outcomes, store, price)
     finally:
         provider.close()
     answered = replace(
@@ -109,7 +112,19 @@ def ask(
         legal=shared_choices(questions),
         speed=provider.speed,
     )
-    return _priced(answered, price, desk.serving if settings.kind == "transformers" else desk.remote)
+    discount = price.batch_discount or 0.0 if price is not None and getattr(settings, "batch", False) else 0.0
+    return _priced(answered, price, desk.serving if settings.kind == "transformers" else desk.remote, 1 - discount)
+
+
+def charged(outcomes: Sequence[Outcome], store: Store, price: Any) -> list[Outcome]:
+    """The outcomes at what all their sends were charged: repeated ones, and those without an answer.
+
+    Without a price they stay as they are. A request whose sends all did no work cost nothing.
+    """
+    if price is None:
+        return list(outcomes)
+    charges = store.charges()
+    return [replace(outcome, cost_nano=charges.get(outcome.key, 0)) for outcome in outcomes]
 
 
 def _requests(arm: str, questions: Sequence[Exam], provider: Timed, held: bool, confidence: bool) -> list[Request]:
@@ -139,23 +154,19 @@ def shared_choices(questions: Sequence[Exam]) -> tuple[str, ...]:
     return sets.pop() if len(sets) == 1 else ()
 
 
-def _priced(arm: Arm, price: Any, serving: Serving | None) -> Arm:
-    """The arm with its costs: by the ledger where the engine has a price, else by the machine it runs on."""
+def _priced(arm: Arm, price: Any, serving: Serving | None, kept: float = 1.0) -> Arm:
+    """The arm with its costs: by the ledger where the engine has a price, else by the machine it runs on.
+
+    ``kept``: the share of the listed price that is left when it is asked in batches.
+    """
     if price is not None:
         # nano-EUR per million tokens, as EUR.
-        facts = {"input": price.input / 1e9, "output": price.output / 1e9, "as_of": str(price.as_of)}
+        facts = {"input": kept * price.input / 1e9, "output": kept * price.output / 1e9, "as_of": str(price.as_of)}
         return replace(arm, costs=billed(arm.samples), price=facts, cost_source=f"{price}; {price.source}")
     if serving is None or serving.eur_per_hour is None:
-        return replace(arm, cost_source="no price is known")
-    return replace(arm, costs=self_hosted(arm.samples, arm.speed, serving), cost_source=machine_price(serving))
-
-
-def machine_price(serving: Serving) -> str:
-    """The stated price of a machine, in words."""
-    if serving.eur_per_hour is None:
-        return "no price is known"
-    stated = f"{serving.eur_per_hour:g} EUR/h, {100 * serving.utilisation:g} % utilised"
-    return stated + (f"; {serving.source}" if serving.source else "")
+        return replace(arm, cost_source="no price is known", machine=serving)
+    costs = self_hosted(arm.samples, arm.speed, serving)
+    return replace(arm, costs=costs, cost_source=machine_price(serving), machine=serving)
 
 
 def _sample(question: Exam, outcome: Outcome) -> Sample:

@@ -16,6 +16,7 @@ from distill.progress import say
 from distill.providers._base import Context
 from distill.records import Message, Request, Sampling
 from evals import foreign, samples
+from evals.asking import charged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,6 +127,7 @@ def bridge(provider: Any, settings: Any, store: Store, desk: Desk, title: str) -
             made = [_request(*instance.args) for instance in requests]
             price, cap = costs.price_of(settings), desk.max_cost_eur
             outcomes = ask_all(provider, made, store, title=f"eval {title}", price=price, max_cost_eur=cap)
+            outcomes = charged(outcomes, store, price)
             self.asked |= {instance.args[0]: outcome for instance, outcome in zip(requests, outcomes, strict=True)}
             texts = [o.completion.text if o.completion.reject in ("", "truncated") else "" for o in outcomes]
             return [_cut(text, r.sampling.stop) for text, r in zip(texts, made, strict=True)]

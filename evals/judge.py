@@ -210,6 +210,7 @@ class Bench:
             )
         finally:
             provider.close()
+        self.desk.judging.update(dict.fromkeys((outcome.key for outcome in outcomes), price is not None))
         for outcome in outcomes:
             self.cost = None if self.cost is None or outcome.cost_nano is None else self.cost + outcome.cost_nano
         return [verdict(o.completion, legal) for o in outcomes]

@@ -5,8 +5,6 @@ Writes eval/<arm>.parquet, eval/report.json, report.html. The gate (exit 20/21) 
 
 from __future__ import annotations
 
-import json
-import platform
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from distill.artifacts import write_json, write_text
 from distill.errors import ConfigError, GateFailed, GateInconclusive
 from distill.progress import say
 from distill.query import went
-from evals import arms, baseline, economics, planned, samples
+from evals import arms, baseline, bill, money, planned, samples
 from evals.analysis import Arm, Question, analyse
 from evals.asking import Exam, exams
 from evals.leaks import leaks
@@ -53,11 +51,14 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     questions = exams(config.eval.tasks, config.prompts, tokens, base, config.seed)
     students = exams(config.eval.tasks, config.student_prompts(), tokens, base, config.seed)
     announce(questions, config.eval.margin)
-    found, judges = _judged(config, folder, arms.answered(config, folder, questions, students), questions)
+    found, judges, one_off = _judged(config, folder, arms.answered(config, folder, questions, students), questions)
     for arm in found:
         facts = {"arm": arm.name, "model": arm.model, "held": arm.held, "speed": arm.speed and arm.speed.as_dict()}
         samples.write(folder.eval / f"{arm.name}.parquet", arm.samples, facts)
-    question = _question(config, folder, found, questions)
+    question = replace(
+        _question(config, folder, found, questions),
+        money=money.Money(config.eval.serving, one_off, money.computer()),
+    )
     report = analyse(found, replace(question, extra={**question.extra, "judges": judges}))
     publish(report, folder.report_json, folder.report_html)
     say(report["verdict"]["sentence"])
@@ -93,16 +94,19 @@ def publish(report: dict[str, Any], json_path: Path, html_path: Path) -> None:
 
 def _judged(
     config: RunConfig, folder: RunFolder, found: list[Arm], questions: Sequence[Exam]
-) -> tuple[list[Arm], list[dict[str, Any]]]:
-    """The arms with a judge's scores, where a task names one."""
+) -> tuple[list[Arm], list[dict[str, Any]], dict[str, Any]]:
+    """The arms with a judge's scores, where a task names one; then what all of it was charged."""
     from distill.query.store import Store
     from evals.judge import judged
 
-    if not any(q.config.judged_by for q in questions):
-        return found, []
-    _, reference = roles([arm.name for arm in found])
+    said: list[dict[str, Any]] = []
+    desk = arms.desk(config, folder)
     with Store(folder.db) as store:
-        return judged(found, questions, reference, store, arms.desk(config, folder))
+        if any(q.config.judged_by for q in questions):
+            _, reference = roles([arm.name for arm in found])
+            found, said = judged(found, questions, reference, store, desk)
+        charges = store.charges()
+        return found, said, bill.one_off(config, folder, found, charges, desk.judging, bill.loading(store, charges))
 
 
 def roles(names: Sequence[str]) -> tuple[str, str]:
@@ -133,23 +137,12 @@ def _question(config: RunConfig, folder: RunFolder, found: Sequence[Arm], questi
         examples=config.eval.examples,
         translations=translations(questions),
         chance=fmean(1 / size for size in sizes) if len(sizes) == len(questions) else 0.0,
-        extra=_extra(config, folder, {arm.name: arm for arm in found}, candidate, reference, questions),
+        extra=_extra(config, folder, questions),
     )
 
 
-def _extra(
-    config: RunConfig,
-    folder: RunFolder,
-    found: dict[str, Arm],
-    candidate: str,
-    reference: str,
-    questions: Sequence[Exam],
-) -> dict[str, Any]:
-    """Money over time, the sets and the assumptions: what the records alone do not say."""
-    serving = config.eval.serving
-    own, api = _per_request(found[candidate]), _per_request(found[reference])
-    bill = one_off(config, folder, found[reference].price is not None)
-    speed = found[candidate].speed
+def _extra(config: RunConfig, folder: RunFolder, questions: Sequence[Exam]) -> dict[str, Any]:
+    """The sets and what else the records alone do not say."""
     return {
         "kind": "run",
         "name": config.name,
@@ -157,18 +150,6 @@ def _extra(
         "leaks": _leaks(folder, questions),
         "went": went.table(folder.db),
         "planned": planned.recorded(folder),
-        "economics": {
-            "eur_per_hour": serving.eur_per_hour,
-            "utilisation": serving.utilisation,
-            "amortise_months": serving.amortise_months,
-            "source": serving.source,
-            "machine": machine(),
-            "one_off": bill,
-            "break_even": economics.break_even(
-                bill["total_eur"], api, own, serving, speed.answers_per_s if speed else None
-            ),
-            "shocks": economics.shocks(api, own, serving.utilisation),
-        },
         "gate": config.eval.gate,
     }
 
@@ -196,46 +177,6 @@ def _sets(questions: Sequence[Exam]) -> list[dict[str, Any]]:
         }
         for title, q in {q.config.title: q for q in questions}.items()
     ]
-
-
-def _per_request(arm: Arm) -> float | None:
-    """EUR per request."""
-    return sum(arm.costs) / len(arm.costs) / economics.NANO if arm.costs else None
-
-
-def one_off(config: RunConfig, folder: RunFolder, teacher_is_priced: bool) -> dict[str, Any]:
-    """The bill of the distillation: teacher answers and training. Work of people is not in it. None = unknown."""
-    rate = config.eval.serving.eur_per_hour
-    card = _facts(folder.data_card)
-    student = _facts(folder.student / "student.json")
-    speed = card.get("speed") or {}
-    teacher: float | None = None
-    if teacher_is_priced and (card.get("cost") or {}).get("eur") is not None:
-        teacher = float(card["cost"]["eur"])
-    elif config.teacher.kind == "transformers" and rate is not None and speed.get("answers"):
-        # A resumed stage timed a part of the answers; all of them took as long each.
-        teacher = speed["seconds"] / speed["answers"] * card["answers"] * rate / 3600
-    trained = student.get("seconds")
-    training = trained * rate / 3600 if trained is not None and rate is not None else None
-    total = teacher + training if teacher is not None and training is not None else None
-    return {"teacher_eur": teacher, "training_eur": training, "total_eur": total, "training_seconds": trained}
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
-
-
-def machine() -> str:
-    """Processor and cores, for people."""
-    import os
-
-    model = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), model)
-    except OSError:
-        pass
-    return f"{model}, {len(os.sched_getaffinity(0))} cores"
 
 
 def _gate(config: RunConfig, report: dict[str, Any], path: Path) -> None:

@@ -90,6 +90,12 @@ FROM request q JOIN attempt a ON a.request_id = q.id JOIN response r ON r.attemp
 WHERE q.key = ? ORDER BY a.id DESC LIMIT 1
 """
 
+# What all sends of a request were charged, failed ones too; how many of them have no price.
+CHARGES = """
+SELECT lower(hex(q.key)), coalesce(sum(coalesce(a.charged_nano, a.reserved_nano)), 0), sum(a.reserved_nano IS NULL)
+FROM request q JOIN attempt a ON a.request_id = q.id WHERE a.state <> 'released' GROUP BY q.id
+"""
+
 
 def reserve(
     connection: sqlite3.Connection, groups: Sequence[Sequence[Plan]], account: Account | None = None

@@ -157,6 +157,15 @@ class Store:
             ).fetchall()
         return {attempt: key.hex() for attempt, key in found}
 
+    def charges(self) -> dict[str, int | None]:
+        """nano-EUR that all sends of each request were charged, failed ones too; None = no price was known.
+
+        A request that only had sends that did no work is not among them: it cost nothing.
+        """
+        with self._reading, database.explained(self.path):
+            found = self._reader.execute(attempts.CHARGES).fetchall()
+        return {key: None if unpriced else int(charged) for key, charged, unpriced in found}
+
     def totals(self) -> Totals:
         """Counts and the run's budget."""
         with self._reading, database.explained(self.path):

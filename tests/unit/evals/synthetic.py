@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 from evals.analysis import Arm, Question, analyse
-from evals.economics import Speed, break_even, self_hosted, shocks
+from evals.economics import Speed, self_hosted
+from evals.money import Money
 from evals.samples import Sample
 
 LABELS = ("games", "sound", "video", "mail", "graphics", "fonts", "database", "science")
@@ -23,6 +24,12 @@ class Machine:
     """Stands for `config.Serving`."""
 
     eur_per_hour, utilisation, amortise_months, source = 0.05, 0.3, 12, "assumption of this example"
+
+
+class Unpriced(Machine):
+    """A machine whose price nobody stated."""
+
+    eur_per_hour = None
 
 
 def systems(seed=0, clusters=60, accuracies=None):
@@ -84,19 +91,18 @@ def made(seed=0, priced=True, accuracies=None, **changes):
                 measured,
                 costs,
                 cost_source=source,
+                machine=Machine() if priced else None,
             )
         )
-    mean = {a.name: sum(a.costs) / len(a.costs) / 1e9 if a.costs else None for a in arms}
-    own, api = mean["student"], mean["teacher"]
-    economics = {
-        "eur_per_hour": 0.05 if priced else None,
-        "utilisation": 0.3,
-        "amortise_months": 12,
-        "source": Machine.source,
-        "machine": "a made-up processor, 2 cores",
-        "one_off": {"teacher_eur": 0.01, "training_eur": 0.006, "total_eur": 0.016, "training_seconds": 432.0},
-        "break_even": break_even(0.016, api, own, Machine(), 27.0),
-        "shocks": shocks(api, own, 0.3),
+    bill = {
+        "teacher_eur": 0.01,
+        "training_eur": 0.006,
+        "evaluation_eur": 0.002,
+        "total_eur": 0.018,
+        "known_eur": 0.018,
+        "unknown": [],
+        "training_seconds": 432.0,
+        "evaluation_seconds": 90.0,
     }
     sets = [
         {"name": "debian-sections", "kind": "classification", "items": 240, "licence": "free", "choices": list(LABELS)}
@@ -109,6 +115,7 @@ def made(seed=0, priced=True, accuracies=None, **changes):
         "draws": 2000,
         "chance": 1 / 8,
         "examples": 12,
-        "extra": {"kind": "run", "name": "synthetic", "gate": "none", "sets": sets, "economics": economics},
+        "extra": {"kind": "run", "name": "synthetic", "gate": "none", "sets": sets},
+        "money": Money(Machine() if priced else Unpriced(), bill, "a made-up processor, 2 cores"),
     }
     return analyse(arms, Question(**(settings | changes)))

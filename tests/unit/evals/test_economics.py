@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from distill.config import Serving
-from evals.economics import Speed, billed, break_even, nano_per_second, self_hosted, shocks
+from evals.economics import Speed, billed, nano_per_second, self_hosted
 from tests.unit.evals.synthetic import systems
 
 ROWS = systems()["student"]
@@ -59,36 +59,3 @@ def test_one_unpriced_answer_makes_the_sum_unknown():
     priced = [replace(s, cost_nano=7) for s in ROWS]
     assert sum(billed(priced)) == 7 * 240
     assert billed([*priced[:-1], replace(priced[-1], cost_nano=None)]) is None
-
-
-def test_break_even_equals_the_worked_example():
-    # L40S at 1.09 an hour always on, 1,200 one-off over 12 months, an API at 6.00 per 1,000: 149k requests a month.
-    serving = Serving(eur_per_hour=1.09, amortise_months=12)
-    found = break_even(1200.0, 0.006, 0.0005, serving, answers_per_s=5.0)
-    assert found["per_month"] == pytest.approx(149_283, abs=1)
-    assert found["requests"] == pytest.approx(1200 / 0.0055, abs=1)
-    assert found["capacity_per_month"] == pytest.approx(5 * 730 * 3600)
-
-
-def test_a_machine_that_cannot_answer_enough_never_pays_for_itself():
-    serving = Serving(eur_per_hour=1.09)
-    assert break_even(1200.0, 0.006, 0.0005, serving, answers_per_s=0.01)["per_month"] is None
-
-
-def test_break_even_is_never_or_unknown_when_it_must_be():
-    serving = Serving(eur_per_hour=1.0)
-    assert break_even(10.0, 0.001, 0.002, serving, 1.0)["ending"] == "never"
-    for missing in [(None, 0.1, 0.01), (10.0, None, 0.01), (10.0, 0.1, None)]:
-        assert break_even(*missing, serving, 1.0)["ending"] == "unknown"
-
-
-def test_shocks_move_one_assumption_each():
-    rows = {row["case"]: row for row in shocks(0.004, 0.001, 0.3)}
-    assert rows["as measured"]["times"] == pytest.approx(4.0)
-    assert rows["reference price -50 %"]["times"] == pytest.approx(2.0)
-    assert rows["utilisation -50 %"]["times"] == pytest.approx(2.0)
-    assert rows["utilisation +50 %"]["times"] == pytest.approx(6.0)
-    assert shocks(None, 0.001, 0.3) == []
-    # A machine that already works 80 % of the time can gain at most a quarter.
-    full = {row["case"]: row for row in shocks(0.004, 0.001, 0.8)}
-    assert full["utilisation +50 %"]["times"] == pytest.approx(5.0)
