@@ -61,7 +61,7 @@ class Swept:
 def sweep(load: Load, subjects: Sequence[Subject], store: Store, path: Path, machine: str) -> list[Swept]:
     """Measure every level of every model named in ``load`` (of all, when none is). ``path``: where it is kept.
 
-    Raises TeacherUnavailable when a model answers nothing, TeacherRefused, Preempted, Interrupted; finished levels stay.
+    Raises TeacherUnavailable (a model answers nothing), TeacherRefused, Preempted, Interrupted; finished levels stay.
     """
     found = []
     for subject in subjects:
@@ -208,8 +208,10 @@ class _Sweep:
             window = Window(meter)
             window.open()
             timings, seconds = await self._client.run(requests[concurrency:], concurrency, concurrency)
-            window.answered(len(timings))
+            window.answered(sum(not timing.error for timing in timings))
             window.close()
+            if all(timing.error for timing in timings):
+                raise self._silent(timings[-1].error)
         finally:
             if till is not None:
                 await till.settled()
@@ -225,7 +227,7 @@ class _Sweep:
 
     def _silent(self, reason: str) -> TeacherUnavailable:
         return TeacherUnavailable(
-            f"{self.subject.name} answers none of its first requests ({reason})",
+            f"{self.subject.name} answers nothing under load ({reason})",
             where="eval.load",
             safe="every answer of the evaluation and every finished level",
             next="look at the endpoint, then run the same command",
