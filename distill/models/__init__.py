@@ -16,11 +16,13 @@ from distill.models.chat import (
 )
 from distill.models.load import load_causal_lm, load_tokenizer, pick_device, pick_dtype
 from distill.models.source import Resolved, cache_dir, cached, resolve
+from distill.models.stored import compute_dtype
 
 __all__ = [
     "Resolved",
     "cache_dir",
     "cached",
+    "compute_dtype",
     "encode_answer",
     "encode_chat",
     "end_ids",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import DataError, DistillError, EnvironmentProblem, MissingDependency, OutOfMemory, Refused
 from distill.models.folder import check_folder, check_header, read_json, safe_config
+from distill.models.stored import stored_dtype, widen_when_used
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,30 +18,30 @@ NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def load_causal_lm(
-    path: Path, dtype: str = "auto", adapter: Path | None = None, device: str = "auto", *, four_bits: bool = False
+    path: Path,
+    dtype: str = "auto",
+    adapter: Path | None = None,
+    device: str = "auto",
+    *,
+    four_bits: bool = False,
+    as_stored: bool = False,
 ) -> tuple[Any, Any]:
     """(model in eval mode, tokenizer) of a folder; the adapter, if any, is attached and not merged.
 
     ``four_bits``: hold the linear layers as NF4 (bitsandbytes, CUDA).
+    ``as_stored``: for inference; on a processor in float32, hold 16-bit weights as the file does (`stored`).
     Raises DataError, IntegrityError, Refused (pickled weights, or a model that needs its own code), OutOfMemory.
     """
     check_folder(path)
     tokenizer = load_tokenizer(path)
     place = pick_device(device)
-    import torch
-    import transformers
-
+    picked = pick_dtype(dtype, place)
+    held = stored_dtype(path) if as_stored and place == "cpu" and picked == "float32" else None
     try:
-        with quiet_library():
-            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                str(path),
-                config=_config(path),
-                dtype=getattr(torch, pick_dtype(dtype, place)),
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                **(_nf4(place) if four_bits else {}),
-            )
+        model = _read(path, held or picked, _nf4(place) if four_bits else {})
+        if held and not widen_when_used(model):
+            del model
+            model = _read(path, picked, {})
         if adapter is not None:
             model = _attach(model, adapter)
         model = model if four_bits else model.to(place)
@@ -49,6 +50,23 @@ def load_causal_lm(
     except Exception as error:
         raise _readable(error, path) from error
     return model.eval(), tokenizer
+
+
+def _read(path: Path, dtype: str, more: dict[str, Any]) -> Any:
+    """The model of a folder with its weights in ``dtype``."""
+    import torch
+    import transformers
+
+    with quiet_library():
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            str(path),
+            config=_config(path),
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **more,
+        )
 
 
 def _nf4(place: str) -> dict[str, Any]:

@@ -126,10 +126,8 @@ def _branches(engine: Engine, mask_BS: torch.Tensor, shared: int, lengths: Seque
         stop = start + length
         seen[:, queries + start : queries + stop, keys + start : keys + stop] = block
         start = stop
-    dtype = engine.model.dtype
-    return torch.zeros(seen.shape, dtype=dtype, device=engine.device).masked_fill(~seen, torch.finfo(dtype).min)[
-        :, None
-    ]
+    unseen = torch.finfo(engine.dtype).min
+    return torch.zeros(seen.shape, dtype=engine.dtype, device=engine.device).masked_fill(~seen, unseen)[:, None]
 
 
 def _branch_scores(engine: Engine, logits_NV: torch.Tensor, choices: Sequence[Sequence[int]]) -> list[float]:

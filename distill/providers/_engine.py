@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from distill import models
 from distill.records import Sampling, canonical_json
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Engine:
         stated = self.model.generation_config.eos_token_id
         self.stop_ids = {*end_ids, *(stated if isinstance(stated, list) else [] if stated is None else [stated])}
         self.device = next(self.model.parameters()).device
+        self.dtype = models.compute_dtype(self.model)
         text_config = self.model.config.get_text_config()
         self.vocab = int(text_config.vocab_size)
         self.longest = int(getattr(text_config, "max_position_embeddings", 0) or 1 << 30)
@@ -110,7 +112,7 @@ class Engine:
         config = self.model.config.get_text_config()
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        token = 2 * config.num_hidden_layers * heads * width * self.model.dtype.itemsize
+        token = 2 * config.num_hidden_layers * heads * width * self.dtype.itemsize
         return max(1, KEPT_BYTES // (token * length))
 
     # -- the shared prefix ------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ class TransformersProvider:
 
                 torch.set_num_threads(self.config.threads)
             model, tokenizer = models.load_causal_lm(
-                self.resolved.path, self.config.dtype, self.adapter, self.config.device
+                self.resolved.path, self.config.dtype, self.adapter, self.config.device, as_stored=True
             )
             self._engine = Engine(model, tokenizer, models.end_ids(tokenizer))
         return self._engine
