@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distill.config import Serving
     from evals.economics import Speed
     from evals.likelihood import Reading
+    from evals.meter import Spent
     from evals.money import Money
     from evals.samples import Sample
     from evals.stats import Estimate
@@ -48,6 +49,8 @@ class Arm:
     note: str = ""
     readings: dict[tuple[str, str], Reading] = field(default_factory=dict)
     """(task, id) -> how likely it found a given text."""
+    spent: Spent | None = None
+    """Electricity while it answered, where this machine's counters were read."""
 
 
 @dataclass(frozen=True)

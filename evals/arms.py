@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from distill import plugins
@@ -12,6 +13,7 @@ from evals import baseline
 from evals.analysis import Arm
 from evals.asking import Desk, Exam, ask, shared_choices
 from evals.economics import machine_price, self_hosted
+from evals.load import Subject
 from evals.samples import Sample
 from evals.verdict import percent
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from distill.artifacts import RunFolder
     from distill.config import RunConfig
+    from distill.query.store import Store
+    from evals.meter import Meter
 
 LABELS = {
     "teacher": "the teacher",
@@ -32,35 +36,51 @@ LABELS = {
 }
 
 
-def answered(config: RunConfig, folder: RunFolder, questions: Sequence[Exam], students: Sequence[Exam]) -> list[Arm]:
-    """Every configured arm with its answers, in the configured order.
+def subjects(
+    config: RunConfig, folder: RunFolder, questions: Sequence[Exam], students: Sequence[Exam], meter: Meter | None
+) -> list[Subject]:
+    """The arms that are models, and how each is asked.
 
     ``students``: the same items as the student is asked them. Before and after training differ in the weights alone,
     so the untouched student reads them too.
     """
-    from distill.query.store import Store
-
-    found, place = list[Arm](), desk(config, folder)
-    with Store(folder.db) as store:
-        for name in dict.fromkeys(config.eval.arms):
-            if name == "baseline":
-                found += humble(config, folder, students)
-                continue
-            if why := _left_out(name, config, questions):
-                say(f"eval {name}: left out, {why}")
-                continue
-            held = name in ("base_forced", "base_prompted", "teacher")
-            settings = _settings(name, config, folder)
-            own = config.student.model if name == "student" else ""  # not the folder its weights are in
-            arm = Arm(name, LABELS[name], (), model=own)
-            mine = questions if name in ("teacher", "base_prompted") else students
-            found.append(ask(arm, settings, mine, store, place, held=held, confidence=name == "student"))
-            right = sum(s.correct for s in found[-1].samples) / len(questions)
-            say(f"eval {name}: {percent(right)}")
-        for number, other in enumerate(config.eval.alternatives, start=1):
-            arm = Arm(f"alternative-{number}", str(getattr(other, "model", other.kind)), ())
-            found.append(ask(arm, other, questions, store, place, held=True))
+    found, place = list[Subject](), replace(desk(config, folder), meter=meter)
+    for name in dict.fromkeys(config.eval.arms):
+        if name == "baseline":
+            continue
+        if why := _left_out(name, config, questions):
+            say(f"eval {name}: left out, {why}")
+            continue
+        held = name in ("base_forced", "base_prompted", "teacher")
+        mine = questions if name in ("teacher", "base_prompted") else students
+        found.append(Subject(name, _settings(name, config, folder), mine, held, place))
+    for number, other in enumerate(config.eval.alternatives, start=1):
+        found.append(Subject(f"alternative-{number}", other, questions, True, place))
     return found
+
+
+def answered(
+    config: RunConfig, folder: RunFolder, models: Sequence[Subject], students: Sequence[Exam], store: Store
+) -> list[Arm]:
+    """Every configured arm with its answers, in the configured order; ``students`` are what the baseline reads."""
+    found, known = list[Arm](), {subject.name: subject for subject in models}
+    for name in dict.fromkeys((*config.eval.arms, *known)):
+        if name == "baseline":
+            found += humble(config, folder, students)
+        elif name in known:
+            subject = known[name]
+            own = config.student.model if name == "student" else ""  # not the folder its weights are in
+            label = LABELS.get(name) or str(getattr(subject.settings, "model", subject.settings.kind))
+            found.append(asked(subject, Arm(name, label, (), model=own), store, confidence=name == "student"))
+            right = sum(s.correct for s in found[-1].samples) / len(subject.questions)
+            say(f"eval {name}: {percent(right)}")
+    return found
+
+
+def asked(subject: Subject, arm: Arm, store: Store, *, confidence: bool) -> Arm:
+    """``arm`` with the answers of its model."""
+    settings, questions = subject.settings, subject.questions
+    return ask(arm, settings, questions, store, subject.desk, held=subject.held, confidence=confidence)
 
 
 def desk(config: RunConfig, folder: RunFolder) -> Desk:

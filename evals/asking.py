@@ -14,6 +14,7 @@ from distill.errors import ConfigError
 from distill.providers._base import Context
 from evals import likelihood
 from evals.economics import billed, machine_price, self_hosted
+from evals.meter import is_here
 from evals.samples import Sample
 from evals.tasks._base import completed, select
 from evals.timing import Timed
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from distill.query.store import Store
     from distill.records import Request
     from evals.analysis import Arm
+    from evals.meter import Meter
     from evals.tasks._base import Item, TaskConfig, TaskModule
 
 
@@ -53,6 +55,8 @@ class Desk:
     """The machine this process runs on."""
     remote: Serving | None = None
     """The machine of a self-hosted server."""
+    meter: Meter | None = None
+    """This machine's energy counters, where electricity is wanted."""
     judging: dict[str, bool] = field(default_factory=dict)
     """Request key of every question to a judge -> whether it is billed by tokens."""
 
@@ -91,12 +95,13 @@ def ask(
     from distill.query.ask import ask_all
 
     module = plugins.load("distill.providers", settings.kind)
-    provider = Timed(module.build(settings, Context(folder=desk.folder)), desk.speeds, arm.name, held)
+    meter = desk.meter if is_here(settings) else None
+    provider = Timed(module.build(settings, Context(folder=desk.folder)), desk.speeds, arm.name, held, meter)
     try:
         written = [q for q in questions if not q.config.read_only]
         given = [q for q in questions if q.config.read_only]
         read, readings = likelihood.read(provider, arm.name, given) if given else ([], {})
-        requests = _requests(arm.name, written, provider, held, confidence)
+        requests = requests_for(arm.name, written, provider, held, confidence)
         price = costs.price_of(settings)
         title = f"eval {arm.name}"
         outcomes = ask_all(provider, requests, store, title=title, price=price, max_cost_eur=desk.max_cost_eur)
@@ -111,6 +116,7 @@ def ask(
         held=any(r.choices for r in requests),
         legal=shared_choices(questions),
         speed=provider.speed,
+        spent=provider.spent,
     )
     discount = price.batch_discount or 0.0 if price is not None and getattr(settings, "batch", False) else 0.0
     return _priced(answered, price, desk.serving if settings.kind == "transformers" else desk.remote, 1 - discount)
@@ -127,7 +133,7 @@ def charged(outcomes: Sequence[Outcome], store: Store, price: Any) -> list[Outco
     return [replace(outcome, cost_nano=charges.get(outcome.key, 0)) for outcome in outcomes]
 
 
-def _requests(arm: str, questions: Sequence[Exam], provider: Timed, held: bool, confidence: bool) -> list[Request]:
+def requests_for(arm: str, questions: Sequence[Exam], provider: Any, held: bool, confidence: bool) -> list[Request]:
     """What is asked, as far as the engine can do it."""
     able = provider.capabilities
     for question in questions:

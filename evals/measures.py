@@ -1,4 +1,4 @@
-"""What is measured beside the answers, for `distill eval` and `distill compare` alike: latency under load, electricity."""
+"""What is measured beside the answers, for `distill eval` and `distill compare`: latency under load, electricity."""
 
 from __future__ import annotations
 

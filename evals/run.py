@@ -14,7 +14,8 @@ from distill.artifacts import write_json, write_text
 from distill.errors import ConfigError, GateFailed, GateInconclusive
 from distill.progress import say
 from distill.query import went
-from evals import arms, baseline, bill, money, planned, samples
+from distill.query.store import Store
+from evals import arms, baseline, bill, measures, meter, money, planned, samples
 from evals.analysis import Arm, Question, analyse
 from evals.asking import Exam, exams
 from evals.leaks import leaks
@@ -51,7 +52,12 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     questions = exams(config.eval.tasks, config.prompts, tokens, base, config.seed)
     students = exams(config.eval.tasks, config.student_prompts(), tokens, base, config.seed)
     announce(questions, config.eval.margin)
-    found, judges, one_off = _judged(config, folder, arms.answered(config, folder, questions, students), questions)
+    with meter.opened(config.eval.energy is not None) as counters, Store(folder.db) as store:
+        models = arms.subjects(config, folder, questions, students, counters)
+        found = arms.answered(config, folder, models, students, store)
+        swept = measures.swept(config.eval.load, models, store, folder.eval / "load.json", money.computer())
+        found, judges, one_off = _judged(config, folder, found, questions, store)
+        measured = measures.parts(config.eval.load, config.eval.energy, swept, models, found, counters)
     for arm in found:
         facts = {"arm": arm.name, "model": arm.model, "held": arm.held, "speed": arm.speed and arm.speed.as_dict()}
         samples.write(folder.eval / f"{arm.name}.parquet", arm.samples, facts)
@@ -59,7 +65,7 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         _question(config, folder, found, questions),
         money=money.Money(config.eval.serving, one_off, money.computer()),
     )
-    report = analyse(found, replace(question, extra={**question.extra, "judges": judges}))
+    report = analyse(found, replace(question, extra={**question.extra, **measured, "judges": judges}))
     publish(report, folder.report_json, folder.report_html)
     say(report["verdict"]["sentence"])
     _gate(config, report, folder.report_html)
@@ -93,20 +99,18 @@ def publish(report: dict[str, Any], json_path: Path, html_path: Path) -> None:
 
 
 def _judged(
-    config: RunConfig, folder: RunFolder, found: list[Arm], questions: Sequence[Exam]
+    config: RunConfig, folder: RunFolder, found: list[Arm], questions: Sequence[Exam], store: Store
 ) -> tuple[list[Arm], list[dict[str, Any]], dict[str, Any]]:
     """The arms with a judge's scores, where a task names one; then what all of it was charged."""
-    from distill.query.store import Store
     from evals.judge import judged
 
     said: list[dict[str, Any]] = []
     desk = arms.desk(config, folder)
-    with Store(folder.db) as store:
-        if any(q.config.judged_by for q in questions):
-            _, reference = roles([arm.name for arm in found])
-            found, said = judged(found, questions, reference, store, desk)
-        charges = store.charges()
-        return found, said, bill.one_off(config, folder, found, charges, desk.judging, bill.loading(store, charges))
+    if any(q.config.judged_by for q in questions):
+        _, reference = roles([arm.name for arm in found])
+        found, said = judged(found, questions, reference, store, desk)
+    charges = store.charges()
+    return found, said, bill.one_off(config, folder, found, charges, desk.judging, bill.loading(store, charges))
 
 
 def roles(names: Sequence[str]) -> tuple[str, str]:
