@@ -10,7 +10,7 @@
                          docs/durability.md
       data/              train.parquet holdout.parquet rejects.parquet card.json README.md; prompts.jsonl if made here
       signals/           the teacher's log-probabilities (distill.signals)
-      checkpoints/       step-00000120/ LATEST
+      checkpoints/       step-00000120/ LATEST; rollouts/ (with train.rollout_engine: adapter and answers of late steps)
       metrics.jsonl      one line per training step
       trackers/          files of train.trackers
       student/           adapter or full weights, tokenizer, student.json
@@ -91,6 +91,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def rollouts(self) -> Path:
+        return self.checkpoints / "rollouts"
 
     @property
     def metrics(self) -> Path:

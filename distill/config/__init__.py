@@ -106,6 +106,17 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_server_can_have_the_students_weights(self) -> RunConfig:
+        kind, pruned = self.student.adapter.kind, self.student.prune is not None
+        if self.train.rollout_engine is not None and (kind != "lora" or pruned):
+            what = "a pruned student" if pruned else f"student.adapter.kind {kind!r}"
+            raise ValueError(
+                f"train.rollout_engine loads a LoRA adapter into a server that has the student's base, which {what} "
+                "does not allow; use student.adapter.kind: lora without student.prune, or leave rollout_engine out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _the_source_can_be_served(self) -> RunConfig:
         source = self.prompts.source
         if source is not None and getattr(source, "LOCAL", False) and self.teacher.kind == "openai":

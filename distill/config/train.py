@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distill.config.section import Loss, Section
+from distill.config.section import Loss, Provider, Section
 
 LIVE_METHODS = ("whitebox", "on_policy", "cross_tokenizer")  # the teacher scores while the student learns
 SERVED_METHODS = ("whitebox", "on_policy")  # ... and may do so on a vLLM server
@@ -38,6 +38,10 @@ class Train(Section):
     rollout_objective: Literal["full", "sampled"] = "full"
     """`on_policy`: `full` compares whole distributions with `loss`; `sampled` is the policy gradient of reverse KL
     on the sampled token alone (needs `rollout_temperature: 1`)."""
+    rollout_engine: Provider | None = None
+    """`on_policy`: who draws the student's answers. Default: this process. `{kind: openai, base_url: ..., model: ...}`:
+    a vLLM server of yours that serves the student's base as `model` (docs/training.md says how it is started). It is
+    given the adapter before every step that needs it, and proven to have it. Needs `student.adapter.kind: lora`."""
     preference_beta: Annotated[float, Field(gt=0, le=10)] = 0.1
     """`preference`: how fast a preference counts as learnt; small values let the student move further."""
     align: Literal["likelihood", "uld"] = "likelihood"
@@ -100,6 +104,19 @@ class Train(Section):
     def _sampled_rollouts_are_unbiased(self) -> Train:
         if self.method == "on_policy" and self.rollout_objective == "sampled" and self.rollout_temperature != 1:
             raise ValueError("rollout_objective 'sampled' needs rollout_temperature 1: else its gradient is biased")
+        return self
+
+    @model_validator(mode="after")
+    def _a_server_draws_for_on_policy_alone(self) -> Train:
+        if self.rollout_engine is None:
+            return self
+        if self.rollout_engine.kind != "openai":
+            raise ValueError(
+                f"rollout_engine is a vLLM server (kind: openai), and its kind is {self.rollout_engine.kind!r}; leave "
+                "it out to let the student answer in this process"
+            )
+        if self.method != "on_policy":
+            raise ValueError(f"rollout_engine draws the answers of method on_policy, and method is {self.method!r}")
         return self
 
     @model_validator(mode="after")

@@ -40,6 +40,8 @@ class Row:
     completion: tuple[int, ...]
     own: bool = False
     """The completion is the student's own, not the teacher's."""
+    logprobs: tuple[float, ...] = ()
+    """Log-probability of each completion token by the engine that drew it; empty where this process did."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)

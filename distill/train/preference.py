@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from distill.config import Train
     from distill.train.batches import Batch, Row
+    from distill.train.signal import Micros
     from distill.train.student import Loaded
 
 
@@ -54,13 +55,19 @@ class Preference:
             )
         self.student, self.recipe, self.settings, self.seed = student, recipe, settings, seed
 
-    def rows(self, step: int, number: int, rows: Sequence[Row]) -> Sequence[Row]:
+    def rows(self, step: int, micros: Micros) -> list[Sequence[Row]]:
         """The teacher's rows, then the same prompts with answers of the student as it was."""
+        return [[*rows, *self._own(step, number, rows)] for number, rows in micros]
+
+    def _own(self, step: int, number: int, rows: Sequence[Row]) -> list[Row]:
         seed_micro(self.seed, step, -1 - number)
         settings = self.settings
         with self.student.model.disable_adapter():
-            own = roll_out(self.student, rows, settings.rollout_max_new_tokens, settings.rollout_temperature)
-        return [*rows, *own]
+            return roll_out(self.student, rows, settings.rollout_max_new_tokens, settings.rollout_temperature)
+
+    def figures(self, step: int, apart: float) -> dict[str, float]:
+        """Nothing: the answers were drawn here."""
+        return {}
 
     def count(self, rows: Sequence[Row]) -> int:
         """Pairs: the loss is a mean over them."""

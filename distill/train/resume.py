@@ -40,6 +40,8 @@ def identity(config: RunConfig, base: models.Resolved, data: Data, threads: int,
     settings = config.settings("seed", "student", "train")
     rounding = {name: settings["train"].pop(name) for name in ROUNDING} | {"threads": threads}
     settings["train"] = {k: v for k, v in settings["train"].items() if k not in FREE}
+    engine = settings["train"]["rollout_engine"]
+    settings["train"]["rollout_engine"] = engine and engine["kind"]  # a requeued job finds its server elsewhere
     return {
         "settings": _flat(settings),
         "data": fingerprint(data.train.rows),

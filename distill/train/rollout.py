@@ -2,7 +2,8 @@
 
 With chance ``rollout_share`` a step learns from the student's own answers, else from the teacher's text (GKD,
 arXiv 2306.13649). ``full`` compares whole distributions; ``sampled`` needs only the teacher's probability of the
-token the student chose: the policy gradient of reverse KL, reward = log p - log q of that token.
+token the student chose: the policy gradient of reverse KL, reward = log p - log q of that token. Answers are drawn in
+this process or by a vLLM server that is given the student's weights before each step (``train.served``).
 
 Shapes: B rows, T tokens, N completion positions, V vocabulary.
 """
@@ -10,6 +11,7 @@ Shapes: B rows, T tokens, N completion positions, V vocabulary.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
     from distill.train.batches import Batch, Row
     from distill.train.objective import Recipe, Softmax, Teacher
     from distill.train.remote import Remote
-    from distill.train.signal import Live
+    from distill.train.served import ServedStudent
+    from distill.train.signal import Live, Micros
     from distill.train.student import Loaded
+
+IMPORTANCE = 2.0  # most that a token drawn elsewhere counts
 
 
 @dataclass(frozen=True)
@@ -38,32 +43,59 @@ class SampledTeacher:
 
     logprobs_N: Tensor
     labels_N: Tensor
+    drawn_N: Tensor | None = None
+    """Log-probability of the token by the engine that drew it; None where that was this student itself."""
 
     def chunk(self, rows: slice) -> SampledTeacher:
-        return SampledTeacher(self.logprobs_N[rows], self.labels_N[rows])
+        drawn_n = None if self.drawn_N is None else self.drawn_N[rows]
+        return SampledTeacher(self.logprobs_N[rows], self.labels_N[rows], drawn_n)
 
     def slope(self, student: Softmax, rows: slice, recipe: Recipe) -> tuple[Tensor, Tensor]:
         """(log q - log p of the token [n], that times the score function [n, V]).
 
-        Its mean over the student's own tokens is the gradient of KL(student || teacher).
+        Its mean over the student's own tokens is the gradient of KL(student || teacher). Tokens that another engine
+        drew count by how much likelier they are here, at most IMPORTANCE times (truncated importance sampling,
+        Ionides 2008): rounding there would else be learnt as if it were the student's own.
         """
         labels_n1 = self.labels_N[rows][:, None]
-        ratio_n1 = student.at(labels_n1) - self.logprobs_N[rows][:, None]
+        own_n1 = student.at(labels_n1)
+        ratio_n1 = own_n1 - self.logprobs_N[rows][:, None]
+        if self.drawn_N is not None:
+            ratio_n1 = ratio_n1 * (own_n1 - self.drawn_N[rows][:, None]).exp().clamp(max=IMPORTANCE)
         return ratio_n1[:, 0], (student.probs_nV * -ratio_n1).scatter_add_(-1, labels_n1, ratio_n1)
 
 
 class OnPolicy:
-    """A teacher, in this process or on a server, that scores the student's own answers."""
+    """A teacher, in this process or on a server, that scores the student's own answers.
 
-    def __init__(self, scorer: Live | Remote, student: Loaded, settings: Train, seed: int):
+    ``served``: the student on the server that draws them; None = this process does.
+    """
+
+    def __init__(
+        self, scorer: Live | Remote, student: Loaded, settings: Train, seed: int, served: ServedStudent | None = None
+    ):
         self.scorer, self.student, self.settings, self.seed = scorer, student, settings, seed
+        self.served = served
 
-    def rows(self, step: int, number: int, rows: Sequence[Row]) -> Sequence[Row]:
+    def rows(self, step: int, micros: Micros) -> list[Sequence[Row]]:
         """The rows with the student's answers in steps that are on-policy, which depends on (seed, step) alone."""
         if not is_on_policy(self.seed, step, self.settings.rollout_share):
-            return rows
+            return [rows for _, rows in micros]
+        if self.served is None:
+            return [self._rolled_out(step, number, rows) for number, rows in micros]
+        answered = iter(self.served.draw(step, [row for _, rows in micros for row in rows]))
+        return [list(itertools.islice(answered, len(rows))) for _, rows in micros]
+
+    def _rolled_out(self, step: int, number: int, rows: Sequence[Row]) -> list[Row]:
         seed_micro(self.seed, step, -1 - number)
         return roll_out(self.student, rows, self.settings.rollout_max_new_tokens, self.settings.rollout_temperature)
+
+    def figures(self, step: int, apart: float) -> dict[str, float]:
+        """With a server: `sync_error`, how far its log-probabilities were from the student's on the canary rows, and
+        `rollout_kl`, an estimate of KL(server's student || this one) on the step's own answers; nats a token."""
+        if self.served is None or not is_on_policy(self.seed, step, self.settings.rollout_share):
+            return {}
+        return {"sync_error": self.served.sync_error, "rollout_kl": apart}
 
     def count(self, rows: Sequence[Row]) -> int:
         """Completion tokens."""
@@ -72,7 +104,9 @@ class OnPolicy:
     def teacher(self, batch: Batch) -> Teacher:
         """The teacher at the batch's completion positions."""
         if batch.own and self.settings.rollout_objective == "sampled":
-            return SampledTeacher(self.scorer.chosen(batch), batch.labels_N)
+            drawn = [value for row in batch.rows for value in row.logprobs]
+            drawn_N = torch.tensor(drawn, device=batch.labels_N.device) if drawn else None
+            return SampledTeacher(self.scorer.chosen(batch), batch.labels_N, drawn_N)
         return self.scorer.teacher(batch)
 
 

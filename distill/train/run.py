@@ -109,14 +109,15 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
             sums, halvings = fitting(ready, config, step, halvings, alone)
             if sums is None:
                 continue  # asked to stop half-way through the step, which is then done again
-            loss, ce, kd = sums
+            loss, ce, kd, drawn = sums
             rows = [ready.data.train.rows[i] for micro in steps[step] for i in micro]
             check_spike(loss, losses, settings.max_spike, rows, step, folder.metrics)
             rate, norm = update(ready, config, step, rows)
             step += 1
             losses.append(loss)
             meter.tokens += sum(map(len, rows))
-            write({"step": step, "loss": loss, "ce": ce, "kd": kd, "lr": rate, "grad_norm": norm})
+            more = ready.source.figures(step - 1, drawn + ce)
+            write({"step": step, "loss": loss, "ce": ce, "kd": kd, "lr": rate, "grad_norm": norm} | more)
             bar.advance(1, **meter.shown(loss, ce, kd))
     log.close()
     kept = step
@@ -135,7 +136,7 @@ def train(config: RunConfig, folder: RunFolder, stop: Stop) -> Sequence[Path]:
 
 def fitting(
     ready: Ready, config: RunConfig, step: int, halvings: int, stop: Stop
-) -> tuple[tuple[float, float, float] | None, int]:
+) -> tuple[tuple[float, float, float, float] | None, int]:
     """(:func:`accumulate` in micro-batches that fit, how often they were halved): the batch stays what it was."""
     while True:
         micros = halve(ready.steps[step], halvings)
@@ -154,15 +155,17 @@ def fitting(
 
 def accumulate(
     ready: Ready, config: RunConfig, step: int, micros: Sequence[Sequence[int]], stop: Stop
-) -> tuple[float, float, float] | None:
-    """Form the gradients of one step; its (loss, cross entropy, divergence) per token. None when asked to stop."""
+) -> tuple[float, float, float, float] | None:
+    """Form the gradients of one step. None when asked to stop.
+
+    Returns, per token: loss, cross entropy, divergence, and the log-probability by the engine that drew the answers.
+    """
     accelerator, source, rows = ready.accelerator, ready.source, ready.data.train.rows
-    own: list[tuple[int, float, Sequence[Row]]] = [
-        (number, weight, source.rows(step, number, [rows[i] for i in micros[number]]))
-        for number, weight in devices.share_of(len(micros), accelerator, split=config.train.shard)
-    ]
+    shares = devices.share_of(len(micros), accelerator, split=config.train.shard)
+    learnt = source.rows(step, [(number, [rows[i] for i in micros[number]]) for number, _ in shares])
+    own = [(number, weight, some) for (number, weight), some in zip(shares, learnt, strict=True)]
     valid = devices.total(sum(weight * source.count(some) for _, weight, some in own), accelerator)
-    sums = torch.zeros(3, dtype=torch.float64)
+    sums = torch.zeros(4, dtype=torch.float64)
     for place, (number, weight, some) in enumerate(own, start=1):
         if stop:
             ready.optimizer.zero_grad(set_to_none=True)
@@ -174,9 +177,10 @@ def accumulate(
             check_finite(total, "loss", some, step, ready.metrics)
             # Gradients are averaged over processes; the loss is a mean over the tokens of all of them.
             accelerator.backward(total * (weight * accelerator.num_processes / valid))
-        sums += weight * torch.stack([total.detach().double(), parts.ce, parts.kd]).cpu()
-    loss, ce, kd = (accelerator.reduce(sums.to(accelerator.device), "sum") / valid).tolist()
-    return loss, ce, kd
+        sums[:3] += weight * torch.stack([total.detach().double(), parts.ce, parts.kd]).cpu()
+        sums[3] += weight * sum(sum(row.logprobs) for row in some)
+    loss, ce, kd, drawn = (accelerator.reduce(sums.to(accelerator.device), "sum") / valid).tolist()
+    return loss, ce, kd, drawn
 
 
 def update(ready: Ready, config: RunConfig, step: int, rows: Sequence[Row]) -> tuple[float, float]:

@@ -24,7 +24,9 @@ from distill.train.prune import layers_of, prune
 from distill.train.remote import Remote
 from distill.train.resume import identity
 from distill.train.rollout import OnPolicy
+from distill.train.rollout_server import RolloutServer
 from distill.train.schedule import be_deterministic
+from distill.train.served import ServedStudent
 from distill.train.signal import Live, OwnBase, Source, Stored, TextOnly
 from distill.train.student import Objective, causal_lm, head_of, load_base, make_student, shares_prefix
 
@@ -109,6 +111,8 @@ def prepare(config: RunConfig, folder: RunFolder) -> Ready:
     preflight.check_texts(student.tokenizer, data.records, data.train.rows, settings.reasoning)
     preflight.prove(student, data.train.rows, source, vocab, lay_out)
     wrapped, optimizer = place(config, accelerator, student, objective)
+    if isinstance(source, OnPolicy) and source.served is not None:
+        source.served.open(data.train.rows)
     return Ready(
         accelerator=accelerator,
         threads=threads,
@@ -234,7 +238,18 @@ def open_source(
             other.read(records, rows, student.tokenizer, reasoning=config.train.reasoning)
         return other, 0
     scorer, vocab = open_scorer(config, student, data)
-    return (OnPolicy(scorer, student, config.train, config.seed) if method == "on_policy" else scorer), vocab
+    if method != "on_policy":
+        return scorer, vocab
+    return OnPolicy(scorer, student, config.train, config.seed, open_rollouts(config, folder, student)), vocab
+
+
+def open_rollouts(config: RunConfig, folder: RunFolder, student: Loaded) -> ServedStudent | None:
+    """The student on the server that draws its answers; None where this process draws them. Asks nothing yet."""
+    if config.train.rollout_engine is None:
+        return None
+    provider = plugins.load("distill.providers", "openai").build(config.train.rollout_engine, Context())
+    server = RolloutServer(provider, head_of(student.model).size, config.student.adapter.r)
+    return ServedStudent(server, student, config.train, config.seed, folder.rollouts)
 
 
 def open_scorer(config: RunConfig, student: Loaded, data: Data) -> tuple[Live | Remote, int]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from distill.signals import Signal, SignalReader
     from distill.train.batches import Batch, Row
 
+    Micros = Sequence[tuple[int, Sequence[Row]]]
+    """(number, rows) of micro-batches."""
 
 UNKNOWN = -20.0  # log-probability of a stand-in where no entry of a position has an id
 
@@ -31,8 +33,14 @@ UNKNOWN = -20.0  # log-probability of a stand-in where no entry of a position ha
 class Source(Protocol):
     """The teacher's side of a training step."""
 
-    def rows(self, step: int, number: int, rows: Sequence[Row]) -> Sequence[Row]:
-        """What micro-batch ``number`` of ``step`` learns from: its rows, or the student's own answers to them."""
+    def rows(self, step: int, micros: Micros) -> list[Sequence[Row]]:
+        """What this process's micro-batches of ``step`` learn from: their rows, or the student's answers to them."""
+
+    def figures(self, step: int, apart: float) -> dict[str, float]:
+        """What the step's line of metrics holds besides its loss.
+
+        ``apart``: how much more likely the drawing engine held the step's own answers, in nats a token.
+        """
 
     def count(self, rows: Sequence[Row]) -> int:
         """What the loss is a mean over: completion tokens, or pairs."""
@@ -44,8 +52,11 @@ class Source(Protocol):
 class FixedRows:
     """Learns from the rows as they are."""
 
-    def rows(self, step: int, number: int, rows: Sequence[Row]) -> Sequence[Row]:
-        return rows
+    def rows(self, step: int, micros: Micros) -> list[Sequence[Row]]:
+        return [rows for _, rows in micros]
+
+    def figures(self, step: int, apart: float) -> dict[str, float]:
+        return {}
 
     def count(self, rows: Sequence[Row]) -> int:
         return sum(len(row.completion) for row in rows)
