@@ -112,6 +112,8 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
             costs[question.reference],
         ),
         "economics": None,
+        "load": None,
+        "energy": None,
         "judges": [],
         "likelihood": likelihood.report(arms, question.candidate, question.reference, question.draws, question.seed),
         "corpus": corpus.scores(
