@@ -201,13 +201,27 @@ def _count(value: Any) -> int:
 
 
 def _usage(value: Any) -> Usage:
+    """Token counts in any of the shapes endpoints report: cached tokens are always a part of the prompt's here.
+
+    OpenAI counts them into the prompt. Anthropic's input leaves out what was read from or written to the cache; what
+    was written (asked for by no request of ours) counts as plain input.
+    """
     if not isinstance(value, dict):
         return Usage()
-    prompt_details, completion_details = value.get("prompt_tokens_details"), value.get("completion_tokens_details")
-    prompt, completion = _count(value.get("prompt_tokens")), _count(value.get("completion_tokens"))
-    cached = _count(prompt_details.get("cached_tokens")) if isinstance(prompt_details, dict) else 0
-    reasoning = _count(completion_details.get("reasoning_tokens")) if isinstance(completion_details, dict) else 0
+    prompt, completion = (_count(value.get(f"{kind}_tokens")) for kind in ("prompt", "completion"))
+    cached = _part(value.get("prompt_tokens_details"), "cached_tokens") or _count(value.get("prompt_cache_hit_tokens"))
+    reasoning = _part(value.get("completion_tokens_details"), "reasoning_tokens")
+    if "prompt_tokens" not in value and "input_tokens" in value:
+        apart = _count(value.get("cache_read_input_tokens"))
+        prompt = _count(value["input_tokens"]) + apart + _count(value.get("cache_creation_input_tokens"))
+        cached = apart or _part(value.get("input_tokens_details"), "cached_tokens")
+        completion = _count(value.get("output_tokens"))
+        reasoning = _part(value.get("output_tokens_details"), "reasoning_tokens")
     return Usage(prompt, completion, min(cached, prompt), min(reasoning, completion))
+
+
+def _part(details: Any, name: str) -> int:
+    return _count(details.get(name)) if isinstance(details, dict) else 0
 
 
 def _logprobs(value: Any) -> TopLogprobs | None:
