@@ -111,6 +111,14 @@ def other_language(text: str, expected: str, min_words: int = MIN_WORDS, margin:
     return best if best != expected and clear else ""
 
 
+def language_of(text: str) -> str:
+    """Code of the language a text is clearly in; "" where it is too short, or could as well be another."""
+    words = words_of(text)
+    scores = sorted(((value, lang) for lang, value in score(words).items()), reverse=True)
+    (first, lang), (second, _), *_ = scores
+    return lang if len(words) >= MIN_WORDS and first >= max(MARGIN * second, DENSITY * len(words)) else ""
+
+
 def known(lang: str) -> bool:
     """Whether the language of this code can be told."""
     return lang[:2].lower() in SETS or lang[:2].lower() in SCRIPTS

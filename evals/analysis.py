@@ -7,10 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from distill import languages
 from evals import corpus, fidelity, likelihood, money, objective, stats
 from evals.bootstrap import Draws, bootstrap
-from evals.cascade import cascade
+from evals.deferral import Deferral
 from evals.samples import aligned
+from evals.slices import sliced
 from evals.tasks.classification import confusion, macro_f1
 from evals.verdict import verdict
 
@@ -49,6 +51,10 @@ class Arm:
     note: str = ""
     readings: dict[tuple[str, str], Reading] = field(default_factory=dict)
     """(task, id) -> how likely it found a given text."""
+    voted: Sequence[Sample] = ()
+    """The answer that most of several sampled ones gave, with the share that agree as its confidence."""
+    voted_costs: tuple[float, ...] | None = None
+    """nano-EUR of all the sampled answers of each item."""
     spent: Spent | None = None
     """Electricity while it answered, where this machine's counters were read."""
 
@@ -68,6 +74,8 @@ class Question:
     examples: int = 50
     translations: tuple[str, ...] = ()
     """Tasks that have BLEU and chrF2 of the whole set."""
+    texts: tuple[str, ...] | None = None
+    """Tasks whose answers are text; None where only the answers can tell."""
     chance: float = 0.0
     """Share of right answers by guessing."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -86,6 +94,8 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
     clusters = [s.drawn_with for s in first]
     columns: dict[str, Any] = {f"score:{name}": [s.correct for s in rows] for name, rows in samples.items()}
     columns |= {f"cost:{name}": values for name, values in costs.items() if values is not None}
+    deferral = Deferral.of(arms, samples, costs, clusters, question)
+    columns |= deferral.columns() if deferral else {}
     drawn = bootstrap(columns, clusters, question.draws, question.seed)
     pairs = [_pair(question.candidate, other, samples, clusters) for other in samples if other != question.candidate]
     for pair, adjusted in zip(pairs, stats.holm([p["p"] for p in pairs]), strict=True):
@@ -99,18 +109,10 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         "margin": question.margin,
         "arms": [_arm(arm, samples[arm.name], first, costs[arm.name], clusters, drawn, question) for arm in arms],
         "pairs": pairs,
-        "languages": _slices(samples, clusters, question, "lang"),
-        "tasks": _slices(samples, clusters, question, "task"),
-        "fidelity": fidelity.statement(samples[question.candidate], first, clusters),
-        "calibration": fidelity.calibration(samples[question.candidate]),
-        "cascade": cascade(
-            samples[question.candidate],
-            first,
-            clusters,
-            question.margin,
-            costs[question.candidate],
-            costs[question.reference],
-        ),
+        **sliced(samples, clusters, question.candidate, question.reference),
+        "fidelity": fidelity.statement(samples[question.candidate], first, clusters, _texts(question, first)),
+        "calibration": fidelity.calibration(samples[question.candidate], clusters),
+        "cascade": deferral.report(drawn) if deferral else None,
         "economics": None,
         "load": None,
         "energy": None,
@@ -136,6 +138,16 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         report["economics"] = money.economics(question.money, arms, report["arms"], roles, question.humble, drawn, load)
     report["verdict"] = verdict(report)
     return report
+
+
+def _texts(question: Question, reference: Sequence[Sample]) -> Sequence[str]:
+    """The tasks whose answers are text: as told, else those where half of the reference's answers have 8 words."""
+    if question.texts is not None:
+        return question.texts
+    long: dict[str, list[bool]] = {}
+    for sample in reference:
+        long.setdefault(sample.task, []).append(len(sample.text.split()) >= languages.MIN_WORDS)
+    return [task for task, found in long.items() if 2 * sum(found) >= len(found)]
 
 
 def _costs_of(arm: Arm, samples: Sequence[Sample]) -> list[float] | None:
@@ -206,9 +218,7 @@ def _arm(
 
 def _dict(estimate: Estimate | None) -> dict[str, float | None] | None:
     """JSON has no infinity: an open end is null."""
-    if estimate is None:
-        return None
-    return {k: v if math.isfinite(v) else None for k, v in estimate.as_dict().items()}
+    return None if estimate is None else estimate.finite()
 
 
 def _tokens(samples: Sequence[Sample]) -> dict[str, float] | None:
@@ -242,24 +252,6 @@ def _pair(
         "p": stats.p_value(difference),
         "mcnemar": {"exact": test.exact, "mid": test.mid, "valid": len(set(clusters)) == len(clusters)},
     }
-
-
-def _slices(
-    samples: Mapping[str, Sequence[Sample]], clusters: Sequence[str], question: Question, attribute: str
-) -> list[dict[str, Any]]:
-    """Accuracy of every arm and the paired difference, for each language or task. Exploratory; p-values by Holm."""
-    values = [getattr(s, attribute) for s in samples[question.reference]]
-    rows: list[dict[str, Any]] = []
-    for value in sorted(set(values) - {""}):
-        index = [i for i, v in enumerate(values) if v == value]
-        part = {name: [rows_[i] for i in index] for name, rows_ in samples.items()}
-        inside = [clusters[i] for i in index]
-        pair = _pair(question.candidate, question.reference, part, inside)
-        arms = {n: {"accuracy": stats.accuracy([s.correct for s in p], inside).as_dict()} for n, p in part.items()}
-        rows.append({"name": value, "n": len(index), "arms": arms, "difference": pair["difference"], "p": pair["p"]})
-    for row, adjusted in zip(rows, stats.holm([r["p"] for r in rows]), strict=True):
-        row["p_holm"] = adjusted
-    return rows
 
 
 def _power(pairs: Sequence[dict[str, Any]], question: Question, clusters: int, items: int) -> dict[str, Any] | None:

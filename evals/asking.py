@@ -16,7 +16,7 @@ from evals import likelihood
 from evals.economics import billed, machine_price, self_hosted
 from evals.meter import is_here
 from evals.samples import Sample
-from evals.tasks._base import completed, select
+from evals.tasks._base import completed, select, sliced
 from evals.timing import Timed
 
 if TYPE_CHECKING:
@@ -200,4 +200,5 @@ def _sample(question: Exam, outcome: Outcome) -> Sample:
         request_key=outcome.key,
         cost_nano=outcome.cost_nano,
         confidence=min(1.0, math.exp(sum(logprobs) / len(logprobs))) if logprobs else None,
+        slices=sliced(item, question.config),
     )

@@ -111,6 +111,7 @@ def main(args: argparse.Namespace) -> int:
     chosen = systems.parse(args.systems)
     reference, candidate = _roles(args, [system.name for system in chosen])
     arms, extra = _arms(args, chosen, reference)
+    texts = extra.pop("texts", None)
     question = Question(
         candidate=candidate,
         reference=reference,
@@ -118,6 +119,7 @@ def main(args: argparse.Namespace) -> int:
         draws=args.draws,
         seed=args.seed,
         translations=tuple(s["name"] for s in extra["sets"] if s["kind"] == "translation"),
+        texts=texts,
         extra={"kind": "compare", "gate": "teacher" if args.gate else "none", **extra},
     )
     report = analyse(arms, question)
@@ -182,7 +184,8 @@ def _arms(
         if arm.name in asked:
             facts = {"arm": arm.name, "model": arm.model, "held": arm.held}
             samples.write(args.out / f"{file_name(arm.name)}.parquet", arm.samples, facts)
-    return found, {"name": suite.name or args.suite.stem, "sets": sets, "judges": judges}
+    texts = tuple(dict.fromkeys(q.config.title for q in questions if q.config.writes_text))
+    return found, {"name": suite.name or args.suite.stem, "sets": sets, "judges": judges, "texts": texts}
 
 
 def _harness(args: argparse.Namespace, chosen: Sequence[systems.System]) -> tuple[list[Arm], dict[str, Any]]:

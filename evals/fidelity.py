@@ -5,9 +5,12 @@ Agreement as in Stanton et al. 2021 (arXiv 2106.05945); errors that both make al
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from evals.stats import accuracy
+from evals.language_confusion import confusion
+from evals.refusals import refusals
+from evals.stats import accuracy, cluster_codes, cluster_sums, clustered_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +32,13 @@ def cell(candidate: Sample, reference: Sample) -> str:
     return "copied" if candidate.predicted and candidate.predicted == reference.predicted else "both_wrong"
 
 
-def statement(candidate: Sequence[Sample], reference: Sequence[Sample], clusters: Sequence[Any]) -> dict[str, Any]:
-    """Cell counts, agreement (also where the reference is right, and where it is wrong), Cohen's kappa."""
+def statement(
+    candidate: Sequence[Sample], reference: Sequence[Sample], clusters: Sequence[Any], texts: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Cell counts, agreement (also where the reference is right, and where it is wrong), Cohen's kappa.
+
+    ``texts``: the tasks whose answers are text; of them also refusals and answers in another language than asked for.
+    """
     pairs = list(zip(candidate, reference, strict=True))
     counts = dict.fromkeys(CELLS, 0)
     for c, r in pairs:
@@ -44,6 +52,8 @@ def statement(candidate: Sequence[Sample], reference: Sequence[Sample], clusters
         "agreement_teacher_right": agreement([agree[n] for n in right], [clusters[n] for n in right]),
         "agreement_teacher_wrong": agreement([agree[n] for n in wrong], [clusters[n] for n in wrong]),
         "kappa": kappa([c.predicted for c, _ in pairs], [r.predicted for _, r in pairs]),
+        "refusals": refusals(candidate, reference, clusters, texts),
+        "languages": confusion(candidate, reference, clusters, texts),
     }
 
 
@@ -60,20 +70,46 @@ def kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
     return None if expected >= 1 else (observed - expected) / (1 - expected)
 
 
-def calibration(samples: Sequence[Sample], bins: int = 10) -> dict[str, Any] | None:
-    """Expected calibration error over equal-width bins of the confidence, or None when an answer has none."""
+def calibration(samples: Sequence[Sample], clusters: Sequence[Any], bins: int = 10) -> dict[str, Any] | None:
+    """How far confidence is from the share of right answers; None when an answer has no confidence.
+
+    `gap`: mean confidence minus mean score, above 0 for a system that is too sure of itself, with its clustered
+    interval. `ece`: expected calibration error over equal-width bins (Naeini et al. 2015). It is an average of
+    absolute values, so it is above 0 for a perfectly calibrated system too: `ece_by_chance` is about what noise alone
+    gives with so many items. An interval of `ece` would inherit that bias (Bröcker 2012), so there is none.
+    """
     if not samples or any(s.confidence is None for s in samples):
         return None
-    groups: dict[int, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(min(bins - 1, int((sample.confidence or 0.0) * bins)), []).append(sample)
-    rows = []
+    groups: dict[int, list[int]] = {}
+    sure = [s.confidence or 0.0 for s in samples]
+    for number, confidence in enumerate(sure):
+        groups.setdefault(min(bins - 1, int(confidence * bins)), []).append(number)
+    rows, chance = [], 0.0
     for index in sorted(groups):
         group = groups[index]
-        confidence = sum(s.confidence or 0.0 for s in group) / len(group)
-        rows.append({"n": len(group), "confidence": confidence, "accuracy": sum(s.correct for s in group) / len(group)})
-    ece = sum(r["n"] * abs(r["confidence"] - r["accuracy"]) for r in rows) / len(samples)
-    return {"ece": ece, "bins": rows}
+        confidence = sum(sure[n] for n in group) / len(group)
+        rows.append(
+            {"n": len(group), "confidence": confidence, "accuracy": sum(samples[n].correct for n in group) / len(group)}
+        )
+        chance += _noise([sure[n] - samples[n].correct for n in group], [clusters[n] for n in group]) / len(samples)
+    return {
+        "ece": sum(r["n"] * abs(r["confidence"] - r["accuracy"]) for r in rows) / len(samples),
+        "ece_by_chance": chance,
+        "gap": clustered_mean([c - s.correct for c, s in zip(sure, samples, strict=True)], clusters).finite(),
+        "bins": rows,
+    }
+
+
+def _noise(gaps: Sequence[float], clusters: Sequence[Any]) -> float:
+    """Mean absolute value of the sum of a bin's gaps if their true mean is 0: sqrt(2 / pi) standard deviations.
+
+    Whole clusters vary together; the deviation is theirs, around the bin's own mean.
+    """
+    codes, count = cluster_codes(clusters)
+    mean = sum(gaps) / len(gaps)
+    sums = cluster_sums([gap - mean for gap in gaps], codes, count)
+    unbiased = count / (count - 1) if count > 1 else 1.0
+    return math.sqrt(2 / math.pi * unbiased * float(sums @ sums))
 
 
 def listed(candidate: Sequence[Sample], reference: Sequence[Sample], limit: int) -> dict[str, list[dict[str, Any]]]:

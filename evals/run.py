@@ -90,6 +90,11 @@ def translations(questions: Sequence[Exam]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(q.config.title for q in questions if q.config.kind == "translation"))
 
 
+def texts(questions: Sequence[Exam]) -> tuple[str, ...]:
+    """Tasks whose answers are text."""
+    return tuple(dict.fromkeys(q.config.title for q in questions if q.config.writes_text))
+
+
 def publish(report: dict[str, Any], json_path: Path, html_path: Path) -> None:
     """Write the report twice: for machines and for people."""
     from evals.report.render import html
@@ -140,6 +145,7 @@ def _question(config: RunConfig, folder: RunFolder, found: Sequence[Arm], questi
         seed=config.seed,
         examples=config.eval.examples,
         translations=translations(questions),
+        texts=texts(questions),
         chance=fmean(1 / size for size in sizes) if len(sizes) == len(questions) else 0.0,
         extra=_extra(config, folder, questions),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from distill.artifacts import write_bytes
@@ -48,6 +48,8 @@ class Sample:
     """Billionths of a euro."""
     confidence: float | None = None
     """Mean probability per token of the answer, 0..1."""
+    slices: dict[str, str] = field(default_factory=dict)
+    """Field -> value, by which the report tells items apart."""
 
     @property
     def tokens(self) -> int | None:
@@ -87,6 +89,7 @@ def write(path: Path, samples: Sequence[Sample], metadata: Mapping[str, Any]) ->
 
 def _storable(row: dict[str, Any]) -> dict[str, Any]:
     """Text that UTF-8 can hold: a lone surrogate in an answer becomes its escape."""
+    row = {**row, "slices": json.dumps(row["slices"], sort_keys=True) if row["slices"] else None}
     return {k: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for k, v in row.items()}
 
 
@@ -178,7 +181,22 @@ def sample_of(row: dict[str, Any], where: str, task: str = "", score: Score | No
         request_key=str(row.get("request_key") or ""),
         cost_nano=_cost(row, where),
         confidence=None if row.get("confidence") is None else _number(row["confidence"], "confidence", where, 1.0),
+        slices=_slices(row.get("slices"), where),
     )
+
+
+def _slices(value: Any, where: str) -> dict[str, str]:
+    """Field -> value; our own files hold it as JSON."""
+    if isinstance(value, str) and value:
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = 0
+    if not value and value != 0:
+        return {}
+    if not isinstance(value, dict):
+        raise DataError(f"slices must be an object of fields, got {value!r:.60}", where=where)
+    return {str(name): str(found) for name, found in value.items() if found is not None and found != ""}
 
 
 def _number(value: Any, name: str, where: str, high: float = 1e15) -> float:

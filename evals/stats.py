@@ -37,6 +37,10 @@ class Estimate:
         """`{"value", "low", "high"}`."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
+    def finite(self) -> dict[str, float | None]:
+        """The same for JSON, which has no infinity: an open end is None."""
+        return {name: value if math.isfinite(value) else None for name, value in self.as_dict().items()}
+
 
 def z(confidence: float = CONFIDENCE) -> float:
     """Two-sided normal quantile."""

@@ -13,6 +13,7 @@ from distill.errors import ConfigError
 from evals import samples
 from evals.analysis import Arm
 from evals.economics import billed
+from evals.tasks._base import sliced
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,6 +91,8 @@ def recorded(system: System, questions: Sequence[Exam] = ()) -> Arm:
     assert system.path is not None
     lone = only_task(questions)
     rows = samples.read(system.path, lone, scorer(questions, lone) if questions else None)
+    cut = {(q.config.title, q.item.id): sliced(q.item, q.config) for q in questions if q.config.slices}
+    rows = [replace(row, slices=found) if (found := cut.get((row.task, row.id))) else row for row in rows]
     costs = billed(rows)
     known = sum(row.cost_nano is not None for row in rows)
     note = "" if costs or not known else f"cost known for {known} of {len(rows)} items"

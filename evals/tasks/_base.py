@@ -48,6 +48,8 @@ class TaskConfig(PluginConfig):
     """Field of what was sampled together (document, package): intervals are computed over clusters."""
     lang_field: str | None = None
     """Field that holds the language code."""
+    slices: tuple[str, ...] = ()
+    """Further fields by which the report tells items apart (difficulty, source), beside language and task."""
     gold_field: str = "label"
     """Field of the right answer."""
     gold_map: dict[str, str] = Field(default_factory=dict)
@@ -73,6 +75,11 @@ class TaskConfig(PluginConfig):
     @property
     def read_only(self) -> bool:
         """Nothing is written: the engine says how likely the gold answer is."""
+        return False
+
+    @property
+    def writes_text(self) -> bool:
+        """The answer is free text: it has a language, and can be a refusal."""
         return False
 
     @property
@@ -150,7 +157,16 @@ def read_items(config: TaskConfig, path: Path, *, gold_needed: bool = True) -> l
         items.append(Item(identity, cluster, lang, gold, row))
     if not items:
         raise DataError("no items", where=str(path))
+    for name in config.slices:
+        if all(item.fields.get(name) in (None, "") for item in items):
+            raise DataError(f"no row has the field {name!r}, which slices names", where=str(path))
     return items
+
+
+def sliced(item: Item, config: TaskConfig) -> dict[str, str]:
+    """The item's value of each of the task's `slices`; a field that the row lacks is left out."""
+    found = {name: item.fields.get(name) for name in config.slices}
+    return {name: str(value) for name, value in found.items() if value is not None and value != ""}
 
 
 def required(row: dict[str, Any], name: str, where: str) -> Any:

@@ -21,6 +21,11 @@ class Config(TaskConfig):
     gold_field: str = "answer"
     """Field of the right answer: a text, or a list of texts that all count as right."""
 
+    @property
+    def writes_text(self) -> bool:
+        """A text, unless there is a list of legal ones."""
+        return not self.choices
+
 
 def examples(config: Config, path: Path) -> list[Item]:
     """The items of the file."""

@@ -43,6 +43,11 @@ class Config(TaskConfig):
         """The judge."""
         return self.judge
 
+    @property
+    def writes_text(self) -> bool:
+        """A text."""
+        return True
+
 
 def examples(config: Config, path: Path) -> list[Item]:
     """The items of the file."""

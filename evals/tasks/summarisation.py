@@ -26,6 +26,11 @@ class Config(TaskConfig):
     gold_field: str = "answer"
     """Field of the reference summary."""
 
+    @property
+    def writes_text(self) -> bool:
+        """A text."""
+        return True
+
 
 def examples(config: Config, path: Path) -> list[Item]:
     """The items of the file."""

@@ -24,6 +24,11 @@ class Config(TaskConfig):
     gold_field: str = "answer"
     """Field of the reference: a text, or a list of texts of which the best counts."""
 
+    @property
+    def writes_text(self) -> bool:
+        """A text."""
+        return True
+
 
 def examples(config: Config, path: Path) -> list[Item]:
     """The items of the file."""

@@ -8,7 +8,6 @@ import pytest
 from distill.errors import DataError
 from evals import fidelity
 from evals.analysis import Arm, Question, analyse
-from evals.cascade import cascade
 from evals.leaks import leaks
 from evals.samples import Sample, aligned, read, sample_of, write
 from tests.unit.evals.synthetic import LABELS, made, systems
@@ -142,42 +141,6 @@ def test_copied_errors_need_the_same_legal_answer():
     assert fidelity.cell(sample("g", 1.0), sample("y", 0.0)) == "gained"
     assert fidelity.kappa(["a", "a", "b", "b"], ["a", "b", "b", "b"]) == pytest.approx(0.5)
     assert fidelity.kappa(["a"], ["a"]) is None
-
-
-def test_calibration_is_zero_for_a_calibrated_system_and_unknown_without_confidence():
-    rows = systems()["student"]
-    share = sum(s.correct for s in rows) / len(rows)
-    assert fidelity.calibration([replace(s, confidence=share) for s in rows])["ece"] == pytest.approx(0.0)
-    assert fidelity.calibration([replace(s, confidence=1.0) for s in rows])["ece"] == pytest.approx(1 - share)
-    assert fidelity.calibration([replace(rows[0], confidence=None), *rows[1:]]) is None
-
-
-def test_the_cascade_begins_as_the_student_and_ends_as_the_teacher_paying_both():
-    arms = systems()
-    student, teacher = arms["student"], arms["teacher"]
-    clusters = [s.cluster for s in student]
-    found = cascade(student, teacher, clusters, 0.05, [1e6] * 240, [5e6] * 240)
-    first, last = found["curve"][0], found["curve"][-1]
-    assert first["accuracy"] == pytest.approx(sum(s.correct for s in student) / 240)
-    assert last["accuracy"] == pytest.approx(sum(s.correct for s in teacher) / 240)
-    assert first["per_1000_requests"] == pytest.approx(1.0)
-    assert last["per_1000_requests"] == pytest.approx(6.0)
-    costs = [p["per_1000_requests"] for p in found["curve"]]
-    assert costs == sorted(costs)
-    assert found["best"]["outcome"] == "pass"
-
-
-def test_an_informative_confidence_beats_a_random_one():
-    arms = systems()
-    clusters = [s.cluster for s in arms["student"]]
-
-    def area(rows):
-        return sum(p["accuracy"] for p in cascade(rows, arms["teacher"], clusters, 0.05, None, None)["curve"])
-
-    rng = random.Random(0)
-    blind = [replace(s, confidence=rng.random()) for s in arms["student"]]
-    assert area(arms["student"]) > area(blind)
-    assert cascade([replace(s, confidence=None) for s in blind], arms["teacher"], clusters, 0.05, None, None) is None
 
 
 def test_unpaired_or_doubled_items_are_refused():
