@@ -143,6 +143,9 @@ CHANGES: dict[str, Change] = {
     "train.rollout_max_new_tokens": Change(2, "student", ON_POLICY),
     "train.rollout_temperature": Change(0.3, "student", ON_POLICY),
     "train.rollout_objective": Change("sampled", "student", ON_POLICY),
+    "train.rollout_engine": Change(
+        {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "nobody"}, "end", ON_POLICY
+    ),
     "train.preference_beta": Change(1.0, "student", {"train.method": "preference", "train.rollout_max_new_tokens": 4}),
     "train.align": Change("uld", "student", {**ON_POLICY, "train.method": "cross_tokenizer"}),
     "train.max_steps": Change(2, "student"),
