@@ -76,6 +76,8 @@ def sweep(load: Load, subjects: Sequence[Subject], store: Store, path: Path, mac
             levels = _Sweep(load, subject, provider, price, store, path, machine).levels()
         finally:
             provider.close()
+        if not levels:
+            continue
         client = Client(provider)
         found.append(Swept(subject.name, _engine(provider, client), client.streamed and _is_timed(levels), levels))
     return found
