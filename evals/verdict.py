@@ -1,55 +1,110 @@
-"""The sentence on top: pass, fail or inconclusive, the money, and whether something humbler does as well."""
+"""The sentence on top: pass, fail or inconclusive, the money, and whether something humbler does as well.
+
+The outcome is decided once; what is said of it is a pure function of (report, language).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evals.report.language import LANGUAGES, language
 from evals.stats import Estimate, non_inferiority, superiority
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MINUS = "\u2212"
-NARROW = "\u00a0"  # a blank at which no line is broken
+    from evals.report.language import Language
 
 
 def verdict(report: Mapping[str, Any]) -> dict[str, Any]:
-    """`outcome` against the reference, `gain` against the base, `humble` against the humble baseline, `sentence`."""
-    arms = {arm["name"]: arm for arm in report["arms"]}
-    pairs = {pair["other"]: pair for pair in report["pairs"]}
+    """`outcome` against the reference, `gain` against the base, `humble` against the humble baseline, and the words.
+
+    English words stand beside the outcomes, those of another language under its code.
+    """
+    arms, pairs = _by_name(report)
     candidate, reference = arms[report["candidate"]], arms[report["reference"]]
-    difference = _estimate(pairs[reference["name"]])
-    outcome = non_inferiority(difference, report["margin"])
-    gain = superiority(_estimate(pairs[report["base"]])) if report["base"] in pairs else None
     humble = _best(arms, report["humble"])
-    humble_outcome = _humble(pairs, humble, report["margin"]) if humble else None
-    parts = [_quality(outcome, candidate, reference, pairs[reference["name"]]["difference"], report)]
-    parts.append(_money(candidate, reference))
-    if humble:
-        parts.append(_humble_sentence(humble, candidate, str(humble_outcome)))
     cheapest = _cheapest(arms, candidate, reference)
-    if cheapest:
-        parts.append(_cheaper(cheapest, candidate, outcome))
-    if leaked := sum((report["leaks"] or {}).get(kind, 0) for kind in ("exact", "near")):
-        parts.append(f"WARNING: {leaked} of the items were in the training data, so these numbers are too good.")
-    if gain and report["base"] in arms:
-        parts.append(_gain_sentence(gain, arms[report["base"]], pairs[report["base"]]["difference"]))
-    return {
-        "outcome": outcome,
-        "gain": gain,
-        "humble": humble_outcome,
+    decided = {
+        "outcome": non_inferiority(_estimate(pairs[reference["name"]]), report["margin"]),
+        "gain": superiority(_estimate(pairs[report["base"]])) if report["base"] in pairs else None,
+        "humble": _humble(pairs, humble, report["margin"]) if humble else None,
         "cheapest": cheapest["name"] if cheapest else None,
-        "headline": HEADLINES[outcome].format(c=_cap(candidate["label"]), own=candidate["label"], r=reference["label"]),
+    }
+    others = {code: {**said(report, decided, code), "labels": labels(report, code)} for code in LANGUAGES[1:]}
+    return decided | said(report, decided, LANGUAGES[0]) | others
+
+
+def said(report: Mapping[str, Any], decided: Mapping[str, Any], code: str) -> dict[str, Any]:
+    """`headline`, `parts` and `sentence` in one language. ``decided``: the outcomes of :func:`verdict`."""
+    to, (arms, pairs) = language(code), _by_name(report)
+    candidate, reference, outcome = arms[report["candidate"]], arms[report["reference"]], decided["outcome"]
+    humble, base = _best(arms, report["humble"]), arms.get(report["base"])
+    parts = [_quality(to, outcome, candidate, reference, pairs[reference["name"]]["difference"], report)]
+    parts.append(_money(to, candidate, reference))
+    if humble:
+        parts.append(_humble_sentence(to, humble, candidate, str(decided["humble"])))
+    if decided["cheapest"]:
+        parts.append(_cheaper(to, arms[decided["cheapest"]], candidate, outcome))
+    if leaked := sum((report["leaks"] or {}).get(kind, 0) for kind in ("exact", "near")):
+        parts.append(to.say("verdict.leaked", n=to.number(leaked)))
+    if decided["gain"] and base:
+        found = _ends(to, pairs[report["base"]]["difference"])
+        parts.append(to.say(f"verdict.gain_{decided['gain']}", base=to.label(base), **found))
+    return {
+        "headline": to.say(f"headline.{outcome}", **_names(to, candidate), r=to.label(reference)),
         "parts": parts,
         "sentence": " ".join(parts),
     }
 
 
-HEADLINES = {
-    "pass": "{c} can stand in for {r}.",
-    "fail": "{c} is not good enough to stand in for {r}.",
-    "inconclusive": "Open: not enough items to tell whether {own} can stand in for {r}.",
-}
+def labels(report: Mapping[str, Any], code: str) -> dict[str, str]:
+    """System -> what it is called in a language."""
+    return {arm["name"]: language(code).label(arm) for arm in report["arms"]}
+
+
+def cascade_sentence(best: Mapping[str, Any] | None, margin: float, code: str = "en") -> str:
+    """What asking the teacher when the student is unsure gains. ``best``: a point of the curve, or None."""
+    to = language(code)
+    limit = to.say("verdict.margin", value=to.plain(100 * margin))
+    if best is None:
+        return to.say("cascade.none", margin=limit)
+    if best["escalated"] == 0:
+        return to.say("cascade.alone", margin=limit)
+    cost = best["per_1000_requests"]
+    money = "" if cost is None else to.say("cascade.money", cost=to.euros(cost))
+    share, accuracy = to.percent(best["escalated"]), to.percent(best["accuracy"])
+    return to.say("cascade.best", share=share, margin=limit, accuracy=accuracy, money=money)
+
+
+def cap(text: str) -> str:
+    """The first letter as a capital."""
+    return text[:1].upper() + text[1:]
+
+
+def points(value: float | None) -> str:
+    """A difference in points of accuracy, signed, in English."""
+    return language("en").points(value)
+
+
+def percent(value: float) -> str:
+    """A share as a percentage, in English."""
+    return language("en").percent(value)
+
+
+def euros(value: float) -> str:
+    """EUR with three significant digits, in English."""
+    return language("en").euros(value)
+
+
+def interval(estimate: Mapping[str, Any]) -> str:
+    """`[low, high]` in points, in English."""
+    return f"[{points(estimate['low'])}, {points(estimate['high'])}]"
+
+
+def _by_name(report: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(system -> arm, other system -> pair)."""
+    return {arm["name"]: arm for arm in report["arms"]}, {pair["other"]: pair for pair in report["pairs"]}
 
 
 def _estimate(pair: Mapping[str, Any]) -> Estimate:
@@ -59,64 +114,40 @@ def _estimate(pair: Mapping[str, Any]) -> Estimate:
     return Estimate(d["value"], low, high)
 
 
-def _cap(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _names(to: Language, arm: Any) -> dict[str, str]:
+    return {"c": to.label(arm), "C": cap(to.label(arm))}
 
 
-def points(value: float | None) -> str:
-    """A difference in points of accuracy, signed."""
-    if value is None:
-        return "unbounded"
-    rounded = round(100 * value, 1) + 0.0
-    return f"{'+' if rounded > 0 else MINUS if rounded < 0 else ''}{abs(rounded):.1f}"
+def _ends(to: Language, d: Mapping[str, Any]) -> dict[str, str]:
+    return {"difference": to.points(d["value"]), "low": to.points(d["low"]), "high": to.points(d["high"])}
 
 
-def percent(value: float) -> str:
-    """A share as a percentage."""
-    return f"{100 * value:.1f}{NARROW}%".replace("-", MINUS)
-
-
-def euros(value: float) -> str:
-    """EUR with three significant digits, never in scientific notation."""
-    if value == 0:
-        return "0 EUR"
-    from math import floor, log10
-
-    digits = max(2 - floor(log10(abs(value))), 2 if abs(value) >= 1 else 0)
-    return f"{value:,.{min(digits, 12)}f} EUR"
-
-
-def interval(estimate: Mapping[str, Any]) -> str:
-    """`[low, high]` in points."""
-    return f"[{points(estimate['low'])}, {points(estimate['high'])}]"
-
-
-def _quality(outcome: str, c: Any, r: Any, d: Mapping[str, Any], report: Mapping[str, Any]) -> str:
-    margin = f"{100 * report['margin']:g} points"
-    facts = (
-        f"{percent(c['accuracy']['value'])} against {percent(r['accuracy']['value'])}, "
-        f"{points(d['value'])} points {interval(d)} on {report['method']['items']} items"
+def _quality(to: Language, outcome: str, c: Any, r: Any, d: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    facts = to.say(
+        "verdict.facts",
+        own=to.percent(c["accuracy"]["value"]),
+        other=to.percent(r["accuracy"]["value"]),
+        items=to.number(report["method"]["items"]),
+        **_ends(to, d),
     )
-    if outcome == "pass":
-        return f"{_cap(c['label'])} loses less than {margin} against {r['label']}: {facts}."
-    if outcome == "fail":
-        return f"{_cap(c['label'])} loses more than {margin} against {r['label']}: {facts}."
-    power = report.get("power") or {}
-    more = f" About {power['items_needed']:,} items would settle it if they were equal." if power else ""
-    return f"Whether {c['label']} loses less than {margin} against {r['label']} is open: {facts}.{more}"
+    margin = to.say("verdict.margin", value=to.plain(100 * report["margin"]))
+    sentence = to.say(f"verdict.{outcome}", **_names(to, c), r=to.label(r), margin=margin, facts=facts)
+    if outcome != "inconclusive" or not report.get("power"):
+        return sentence
+    return sentence + to.say("verdict.more", items=to.number(report["power"]["items_needed"]))
 
 
-def _money(c: Any, r: Any) -> str:
-    own, other = c["cost"]["per_1000_requests"], r["cost"]["per_1000_requests"]
+def _money(to: Language, c: Any, r: Any) -> str:
+    own, other = _price(c), _price(r)
     if own is None or other is None:
-        unknown = " and ".join(a["label"] for a, cost in ((c, own), (r, other)) if cost is None)
-        return f"No saving is claimed: the cost of {unknown} is unknown."
-    facts = f"{euros(own['value'])} against {euros(other['value'])} per 1,000 requests"
-    if own["value"] < other["value"] and own["value"] > 0:
-        return f"It costs {other['value'] / own['value']:.1f} times less: {facts}."
-    if own["value"] > other["value"] > 0:
-        return f"It costs {own['value'] / other['value']:.1f} times MORE: {facts}."
-    return f"It costs {facts}."
+        names = to.say("common.and").join(to.label(a) for a in (c, r) if _price(a) is None)
+        return to.say("verdict.cost_unknown", names=names)
+    facts = to.say("verdict.costs", own=to.euros(own), other=to.euros(other))
+    if 0 < own < other:
+        return to.say("verdict.cheaper", times=to.number(other / own, 1), facts=facts)
+    if own > other > 0:
+        return to.say("verdict.dearer", times=to.number(own / other, 1), facts=facts)
+    return to.say("verdict.cost", facts=facts)
 
 
 def _price(arm: Any) -> float | None:
@@ -135,12 +166,11 @@ def _cheapest(arms: Mapping[str, Any], candidate: Any, reference: Any) -> Any | 
     return best if best in others else None
 
 
-def _cheaper(best: Any, candidate: Any, outcome: str) -> str:
-    price = euros(best["cost"]["per_1000_requests"]["value"])
-    facts = f"{best['label']} passes the same gate at {price} per 1,000 requests"
+def _cheaper(to: Language, best: Any, candidate: Any, outcome: str) -> str:
+    facts = to.say("verdict.instead_facts", best=to.label(best), price=to.euros(_price(best) or 0.0))
     if outcome != "pass":
-        return f"Use it instead: {facts}."
-    return f"Cheaper than {candidate['label']} and good enough: {facts}."
+        return to.say("verdict.instead", facts=facts)
+    return to.say("verdict.cheapest", c=to.label(candidate), facts=facts)
 
 
 def _best(arms: Mapping[str, Any], names: list[str]) -> Any | None:
@@ -159,17 +189,7 @@ def _humble(pairs: Mapping[str, Any], humble: Any, margin: float) -> str | None:
     return "equal" if d.high < margin else "open"
 
 
-def _humble_sentence(humble: Any, c: Any, outcome: str) -> str:
-    facts = f"{humble['label']} reaches {percent(humble['accuracy']['value'])}"
-    if outcome == "beaten":
-        return f"The humble alternative is worse: {facts}."
-    if outcome == "equal" and humble["outcome"] == "pass":
-        return f"No language model is needed here: {facts} at almost no cost."
-    if outcome == "equal":
-        return f"The humble alternative does as well as {c['label']}, at almost no cost: {facts}."
-    return f"The humble alternative may do: {facts}, not clearly worse than {c['label']}."
-
-
-def _gain_sentence(gain: str, base: Any, d: Mapping[str, Any]) -> str:
-    word = {"pass": "Distillation helped", "fail": "Distillation HARMED", "inconclusive": "No clear gain"}[gain]
-    return f"{word}: {points(d['value'])} points {interval(d)} over {base['label']}."
+def _humble_sentence(to: Language, humble: Any, c: Any, outcome: str) -> str:
+    facts = to.say("verdict.humble_facts", humble=to.label(humble), value=to.percent(humble["accuracy"]["value"]))
+    kind = {"beaten": "beaten", "equal": "needless" if humble["outcome"] == "pass" else "equal"}.get(outcome, "open")
+    return to.say(f"verdict.humble_{kind}", facts=facts, c=to.label(c))

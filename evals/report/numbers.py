@@ -7,50 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from evals import verdict
+from evals.report.language import Language
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-UNKNOWN = "unknown"
-
-
-def whole(value: float) -> str:
-    """1,234."""
-    return f"{value:,.0f}"
-
-
-def seconds(value: float) -> str:
-    """Seconds, or minutes and hours when long."""
-    if value < 120:
-        return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
-    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
-
-
-def significant(value: float) -> str:
-    """Three significant digits, never in scientific notation."""
-    return f"{value:,.0f}" if abs(value) >= 100 else verdict.euros(value).removesuffix(" EUR")
-
-
-def p_value(value: float) -> str:
-    """A p-value."""
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
-
-
-FORMATS: dict[str, Callable[[Any], str]] = {
-    "percent": verdict.percent,
-    "points": verdict.points,
-    "size": lambda v: verdict.points(abs(v)).lstrip("+"),
-    "bare": lambda v: f"{100 * v:.1f}".replace("-", verdict.MINUS),
-    "eur": verdict.euros,
-    "whole": whole,
-    "seconds": seconds,
-    "sig": significant,
-    "p": p_value,
-    "times": lambda v: f"{v:.1f}×" if v < 100 else f"{v:,.0f}×",
-    "gib": lambda v: f"{v / 2**30:.2f} GiB",
-    "one": lambda v: f"{v:,.1f}",
-    "plain": lambda v: f"{v:g}",
+FORMATS: dict[str, Callable[[Language, Any], str]] = {
+    "percent": Language.percent,
+    "points": Language.points,
+    "size": lambda to, v: to.points(abs(v)).lstrip("+"),
+    "signed": Language.signed,
+    "bare": lambda to, v: to.number(100 * v, 1),
+    "eur": Language.euros,
+    "whole": Language.number,
+    "seconds": Language.seconds,
+    "sig": Language.amount,
+    "three": Language.three,
+    "limit": Language.limit,
+    "p": Language.p_value,
+    "times": Language.times,
+    "gib": lambda to, v: f"{to.number(v / 2**30, 2)}{to.before_unit}{'Gio' if to.code == 'fr' else 'GiB'}",
+    "one": lambda to, v: to.number(v, 1),
+    "plain": Language.plain,
+    "grams": Language.grams,
+    "year": lambda to, v: str(v),
 }
 
 
@@ -66,11 +46,19 @@ def at(report: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def shown(report: Mapping[str, Any], path: str, kind: str, tag: str = "data", extra: str = "") -> Markup:
-    """The formatted number in an element that carries ``data-path`` and ``data-value``; `unknown` for null."""
+def shown(
+    report: Mapping[str, Any],
+    path: str,
+    kind: str,
+    to: Language,
+    tag: str = "data",
+    extra: str = "",
+    null: str = "common.unknown",
+) -> Markup:
+    """The formatted number in an element that carries ``data-path`` and ``data-value``; ``null``: words for null."""
     value = at(report, path)
-    text = UNKNOWN if value is None else FORMATS[kind](value)
-    cls = ' class="unknown"' if value is None else ""
+    text = to.say(null) if value is None else FORMATS[kind](to, value)
+    cls = ' class="unknown"' if value is None and "class=" not in extra else ""
     exact = escape(json.dumps(value))
     value_attribute = f' value="{exact}"' if tag == "data" and value is not None else ""
     return Markup(

@@ -21,4 +21,7 @@ document.documentElement.classList.remove("no-js");
       update();
     });
   }
+  // A figure that is wider than a small screen can be scrolled with the keyboard too.
+  for (const figure of document.querySelectorAll("figure"))
+    if (figure.scrollWidth > figure.clientWidth) figure.tabIndex = 0;
 })();

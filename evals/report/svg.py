@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 WIDTH = 760.0
 SHAPES = {
@@ -56,9 +56,9 @@ def line(x1: float, y1: float, x2: float, y2: float, cls: str) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{cls}"/>'
 
 
-def mark(x: float, y: float, role: str) -> str:
-    """The shape of a system."""
-    return f'<g class="mark {role}" transform="translate({x:.1f} {y:.1f})">{SHAPES[role]}</g>'
+def mark(x: float, y: float, cls: str, role: str = "") -> str:
+    """The shape of a system. ``cls``: its role, or more classes; then ``role`` names the shape."""
+    return f'<g class="mark {cls}" transform="translate({x:.1f} {y:.1f})">{SHAPES[role or cls]}</g>'
 
 
 @dataclass
@@ -128,7 +128,9 @@ def log_axis(low: float, high: float, start: float, end: float) -> Any:
     return lambda v: start + (math.log10(v) - a) / (b - a) * (end - start)
 
 
-def log_ticks(low: float, high: float, x: Any, left: float, right: float, top: float, bottom: float) -> list[str]:
+def log_ticks(
+    low: float, high: float, x: Any, left: float, right: float, top: float, bottom: float, write: Callable[[float], str]
+) -> list[str]:
     """Grid lines and labels at 1, 2 and 5, or at whole decades when there are many."""
     body = []
     many = math.log10(high / low) > 2
@@ -137,15 +139,44 @@ def log_ticks(low: float, high: float, x: Any, left: float, right: float, top: f
             value = factor * 10.0**exponent
             if left <= x(value) <= right:
                 body.append(line(x(value), top, x(value), bottom, "grid"))
-                body.append(text(x(value), bottom + 20, f"{value:.10f}".rstrip("0").rstrip("."), "tick", "middle"))
+                body.append(text(x(value), bottom + 20, write(value), "tick", "middle"))
     return body
 
 
-def share_axis(low: float, high: float, left: float, right: float, top: float, bottom: float) -> tuple[Any, list[str]]:
-    """(function from a share to its height, grid lines with labels)."""
+def heights(
+    low: float, high: float, left: float, right: float, top: float, bottom: float, write: Callable[[float], str]
+) -> tuple[Callable[[float], float], list[str]]:
+    """(function from a value to its height, grid lines with labels)."""
     y = lambda v: bottom - (v - low) / (high - low) * (bottom - top)  # noqa: E731
     body: list[str] = []
     for value in ticks(low, high):
-        body += [line(left, y(value), right, y(value), "grid")]
-        body += [text(left - 9, y(value) + 4, f"{100 * value:g} %", "tick", "end")]
+        body += [
+            line(left, y(value), right, y(value), "grid"),
+            text(left - 9, y(value) + 4, write(value), "tick", "end"),
+        ]
     return y, body
+
+
+def polyline(points: Iterable[tuple[float, float]], cls: str) -> str:
+    """A broken line."""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline points="{path}" class="{cls}"/>'
+
+
+def ribbon(upper: Sequence[tuple[float, float]], lower: Sequence[tuple[float, float]], cls: str) -> str:
+    """The area between two broken lines."""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *reversed(lower)])
+    return f'<polygon points="{path}" class="{cls}"/>'
+
+
+def rect(x: float, y: float, width: float, height: float, cls: str, radius: float = 0) -> str:
+    """A box."""
+    round_ = f' rx="{radius:g}"' if radius else ""
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{height:.1f}"{round_} class="{cls}"/>'
+
+
+def values(x: float, y: float, numbers: Sequence[Markup]) -> str:
+    """`value [low, high]` of checked numbers, at the start of the column of values."""
+    first, *ends = numbers
+    shown = f"{first} [{'; '.join(ends)}]" if ends else f"{first}"
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="value">{shown}</text>'
