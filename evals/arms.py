@@ -11,7 +11,7 @@ from distill.errors import DataError
 from distill.progress import say
 from evals import baseline
 from evals.analysis import Arm
-from evals.asking import Desk, Exam, ask, shared_choices
+from evals.asking import Desk, Exam, shared_choices
 from evals.economics import machine_price, self_hosted
 from evals.load import Subject
 from evals.samples import Sample
@@ -71,16 +71,10 @@ def answered(
             subject = known[name]
             own = config.student.model if name == "student" else ""  # not the folder its weights are in
             label = LABELS.get(name) or str(getattr(subject.settings, "model", subject.settings.kind))
-            found.append(asked(subject, Arm(name, label, (), model=own), store, confidence=name == "student"))
+            found.append(subject.asked(Arm(name, label, (), model=own), store, confidence=name == "student"))
             right = sum(s.correct for s in found[-1].samples) / len(subject.questions)
             say(f"eval {name}: {percent(right)}")
     return found
-
-
-def asked(subject: Subject, arm: Arm, store: Store, *, confidence: bool) -> Arm:
-    """``arm`` with the answers of its model."""
-    settings, questions = subject.settings, subject.questions
-    return ask(arm, settings, questions, store, subject.desk, held=subject.held, confidence=confidence)
 
 
 def desk(config: RunConfig, folder: RunFolder) -> Desk:

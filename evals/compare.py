@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import ConfigError, GateFailed, GateInconclusive
 from distill.progress import say
-from evals import samples, systems
+from evals import measures, meter, money, samples, systems
 from evals.analysis import Arm, Question, analyse
 from evals.economics import billed
+from evals.load import Subject
 from evals.verdict import euros, interval, percent, points
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from distill.config import Load
     from evals.asking import Exam
     from evals.suite import Suite
 
@@ -167,9 +169,10 @@ def _arms(
             next="--suite suite.yaml",
         )
     questions = suites.questions(suite) if suite else []
-    arms = {s.name: systems.recorded(s, questions) for s in chosen if s.path is not None}
+    arms, taken = {s.name: systems.recorded(s, questions) for s in chosen if s.path is not None}, measures.Measured()
     if suite is not None and asked:
-        arms |= _ask(args, chosen, suite, questions)
+        answered, taken = _ask(args, chosen, suite, questions)
+        arms |= answered
     if suite is None:
         first = next(iter(arms.values()))
         title = chosen[0].path.name if chosen[0].path else ""
@@ -182,10 +185,11 @@ def _arms(
     found, judges = _judged(args, [arms[s.name] for s in chosen], questions, suite, reference)
     for arm in found:
         if arm.name in asked:
-            facts = {"arm": arm.name, "model": arm.model, "held": arm.held}
-            samples.write(args.out / f"{file_name(arm.name)}.parquet", arm.samples, facts)
+            written = {"arm": arm.name, "model": arm.model, "held": arm.held}
+            samples.write(args.out / f"{file_name(arm.name)}.parquet", arm.samples, written)
     texts = tuple(dict.fromkeys(q.config.title for q in questions if q.config.writes_text))
-    return found, {"name": suite.name or args.suite.stem, "sets": sets, "judges": judges, "texts": texts}
+    facts = {"name": suite.name or args.suite.stem, "sets": sets, "judges": judges, "texts": texts}
+    return found, facts | measures.parts(suite.load, suite.energy, taken, found)
 
 
 def _harness(args: argparse.Namespace, chosen: Sequence[systems.System]) -> tuple[list[Arm], dict[str, Any]]:
@@ -238,22 +242,42 @@ def _set(name: str, kind: str, items: int, licence: str, choices: Sequence[str])
 
 def _ask(
     args: argparse.Namespace, chosen: Sequence[systems.System], suite: Suite, questions: Sequence[Exam]
-) -> dict[str, Arm]:
-    """Ask the systems that are models; answers are kept in DIR/run.db and never asked twice."""
+) -> tuple[dict[str, Arm], measures.Measured]:
+    """Ask the systems that are models, then measure; answers are kept in DIR/run.db and never asked twice."""
     from distill.artifacts import open_run
     from distill.query.store import Store
-    from evals.asking import Desk, ask
+    from evals.asking import Desk
 
     say(f"compare: {len(questions)} items")
-    arms: dict[str, Arm] = {}
-    with open_run(args.out) as folder, Store(folder.db) as store:
-        for system in chosen:
-            if system.settings is None:
-                continue
-            desk = Desk(system.folder, args.out / "speed.json", args.max_cost_eur, suite.serving)
-            arm = Arm(system.name, system.name, ())
-            arms[system.name] = ask(arm, system.settings, questions, store, desk, held=args.hold, confidence=True)
-    return arms
+    loading, levels = suite.load, args.out / "load.json"
+    _known(loading, [s.name for s in chosen if s.settings is not None])
+    with (
+        open_run(args.out) as folder,
+        Store(folder.db) as store,
+        meter.opened(suite.energy is not None) as counters,
+    ):
+        subjects = [
+            Subject(
+                s.name,
+                s.settings,
+                questions,
+                args.hold,
+                Desk(s.folder, args.out / "speed.json", args.max_cost_eur, suite.serving, meter=counters),
+            )
+            for s in chosen
+            if s.settings is not None
+        ]
+        arms = {s.name: s.asked(Arm(s.name, s.name, ()), store, confidence=True) for s in subjects}
+        return arms, measures.taken(loading, subjects, counters, store, levels, money.computer())
+
+
+def _known(loading: Load | None, names: Sequence[str]) -> None:
+    """Raise ConfigError for a system under `load.arms` that is no model here."""
+    for name in loading.arms if loading else ():
+        if name not in names:
+            raise ConfigError(
+                f"load.arms: no model is called {name!r}", where="--suite", next=f"one of: {', '.join(names)}"
+            )
 
 
 def file_name(name: str) -> str:

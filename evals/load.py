@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from distill.plugins import PluginConfig
     from distill.query.store import Store
     from distill.records import Request
+    from evals.analysis import Arm
     from evals.asking import Desk, Exam
 
 
@@ -46,6 +47,10 @@ class Subject:
     questions: Sequence[Exam]
     held: bool
     desk: Desk
+
+    def asked(self, arm: Arm, store: Store, *, confidence: bool) -> Arm:
+        """``arm`` with the answers of this model."""
+        return asking.ask(arm, self.settings, self.questions, store, self.desk, held=self.held, confidence=confidence)
 
 
 @dataclass(frozen=True)

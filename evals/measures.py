@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evals import energy, load
+from evals.load import Subject, Swept  # noqa: TC001 - a dataclass's fields
+from evals.meter import Meter  # noqa: TC001 - a dataclass's field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,30 +16,33 @@ if TYPE_CHECKING:
     from distill.config import Energy, Load
     from distill.query.store import Store
     from evals.analysis import Arm
-    from evals.load import Subject, Swept
-    from evals.meter import Meter
 
 
-def swept(settings: Load | None, subjects: Sequence[Subject], store: Store, path: Path, machine: str) -> list[Swept]:
-    """The load sweep, where one is wanted."""
-    return [] if settings is None else load.sweep(settings, subjects, store, path, machine)
+@dataclass(frozen=True)
+class Measured:
+    """The models that were asked here, what the load sweep found, and the meter."""
+
+    subjects: Sequence[Subject] = ()
+    swept: Sequence[Swept] = ()
+    meter: Meter | None = None
 
 
-def parts(
-    loading: Load | None,
-    electricity: Energy | None,
-    found: Sequence[Swept],
-    subjects: Sequence[Subject],
-    arms: Sequence[Arm],
-    meter: Meter | None,
-) -> dict[str, Any]:
+def taken(
+    settings: Load | None, subjects: Sequence[Subject], meter: Meter | None, store: Store, path: Path, machine: str
+) -> Measured:
+    """The load sweep, where one is wanted. ``path``: of the finished levels."""
+    swept = [] if settings is None else load.sweep(settings, subjects, store, path, machine)
+    return Measured(subjects, swept, meter)
+
+
+def parts(loading: Load | None, electricity: Energy | None, found: Measured, arms: Sequence[Arm]) -> dict[str, Any]:
     """`load` and `energy` of report.json; null where they are off."""
     best = {}
     if loading is not None:
-        levels = {one.name: load.best_level(loading, one) for one in found}
+        levels = {one.name: load.best_level(loading, one) for one in found.swept}
         best = {name: level for name, level in levels.items() if level is not None}
-    systems = {subject.name: subject.settings for subject in subjects}
+    systems = {subject.name: subject.settings for subject in found.subjects}
     return {
-        "load": load.report(loading, found, subjects) if loading is not None else None,
-        "energy": energy.statement(electricity, arms, systems, best, meter) if electricity is not None else None,
+        "load": load.report(loading, found.swept, found.subjects) if loading is not None else None,
+        "energy": energy.statement(electricity, arms, systems, best, found.meter) if electricity is not None else None,
     }

@@ -55,9 +55,10 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     with meter.opened(config.eval.energy is not None) as counters, Store(folder.db) as store:
         models = arms.subjects(config, folder, questions, students, counters)
         found = arms.answered(config, folder, models, students, store)
-        swept = measures.swept(config.eval.load, models, store, folder.eval / "load.json", money.computer())
+        levels = folder.eval / "load.json"
+        taken = measures.taken(config.eval.load, models, counters, store, levels, money.computer())
         found, judges, one_off = _judged(config, folder, found, questions, store)
-        measured = measures.parts(config.eval.load, config.eval.energy, swept, models, found, counters)
+    measured = measures.parts(config.eval.load, config.eval.energy, taken, found)
     for arm in found:
         facts = {"arm": arm.name, "model": arm.model, "held": arm.held, "speed": arm.speed and arm.speed.as_dict()}
         samples.write(folder.eval / f"{arm.name}.parquet", arm.samples, facts)

@@ -18,7 +18,7 @@ from pydantic import Field, PrivateAttr
 
 from distill import config as configuration
 from distill import strict_yaml
-from distill.config import Prompts, Section, Serving, Task
+from distill.config import Energy, Load, Prompts, Section, Serving, Task
 from distill.errors import ConfigError, Refused
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class Suite(Section):
     """Longest answer in tokens."""
     serving: Serving = Field(default_factory=Serving)
     """Cost of this machine, for models that run in this process."""
+    load: Load | None = None
+    """Latency under load of the systems that are models. Left out: not measured."""
+    energy: Energy | None = None
+    """Electricity and CO2e per answer. Left out: not measured."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the items drawn and of the bootstrap."""
 
