@@ -14,7 +14,7 @@
       metrics.jsonl      one line per training step
       trackers/          files of train.trackers
       student/           adapter or full weights, tokenizer, student.json
-      eval/              <arm>.parquet, report.json
+      eval/              <arm>.parquet, <arm>.votes.parquet, report.json, cascade.json (see evals/cascade_file.py)
       report.html
       release/<name>-<version>/
 """
@@ -115,6 +115,10 @@ class RunFolder:
     @property
     def report_json(self) -> Path:
         return self.path / "eval" / "report.json"
+
+    @property
+    def cascade_json(self) -> Path:
+        return self.path / "eval" / "cascade.json"
 
     @property
     def report_html(self) -> Path:

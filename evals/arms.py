@@ -71,10 +71,20 @@ def answered(
             subject = known[name]
             own = config.student.model if name == "student" else ""  # not the folder its weights are in
             label = LABELS.get(name) or str(getattr(subject.settings, "model", subject.settings.kind))
-            found.append(subject.asked(Arm(name, label, (), model=own), store, confidence=name == "student"))
+            votes = _votes(config, subject.questions) if name == "student" else 0
+            arm = Arm(name, label, (), model=own)
+            found.append(subject.asked(arm, store, confidence=name == "student", votes=votes))
             right = sum(s.correct for s in found[-1].samples) / len(subject.questions)
             say(f"eval {name}: {percent(right)}")
     return found
+
+
+def _votes(config: RunConfig, questions: Sequence[Exam]) -> int:
+    """Answers drawn to each item of the student; 0 where a judge would have to read each of them."""
+    if config.eval.self_consistency and any(q.config.judged_by for q in questions):
+        say("eval student: self_consistency is left out, a judge reads the answers")
+        return 0
+    return config.eval.self_consistency or 0
 
 
 def desk(config: RunConfig, folder: RunFolder) -> Desk:

@@ -5,14 +5,14 @@ An answer that is missing or broken counts as wrong and is counted; an unknown p
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from distill import plugins
 from distill.errors import ConfigError
 from distill.providers._base import Context
-from evals import likelihood
+from evals import consistency, likelihood
+from evals.confidence import mean_probability
 from evals.economics import billed, machine_price, self_hosted
 from evals.meter import is_here
 from evals.samples import Sample
@@ -86,10 +86,12 @@ def ask(
     *,
     held: bool,
     confidence: bool = False,
+    votes: int = 0,
 ) -> Arm:
     """``arm`` with the model's answers, its speed and its costs.
 
     ``held``: to the legal answers, where the engine can. ``confidence``: ask for log-probabilities, where it can.
+    ``votes``: so many further answers are drawn to each item, for what most of them say.
     """
     from distill import costs
     from distill.query.ask import ask_all
@@ -106,6 +108,8 @@ def ask(
         title = f"eval {arm.name}"
         outcomes = ask_all(provider, requests, store, title=title, price=price, max_cost_eur=desk.max_cost_eur)
         outcomes = charged(outcomes, store, price)
+        ballots = consistency.drawn(requests, votes)
+        polled = _polled(provider.plain, ballots, store, title, price, desk.max_cost_eur) if votes else []
     finally:
         provider.close()
     answered = replace(
@@ -119,7 +123,27 @@ def ask(
         spent=provider.spent,
     )
     discount = price.batch_discount or 0.0 if price is not None and getattr(settings, "batch", False) else 0.0
-    return _priced(answered, price, desk.serving if settings.kind == "transformers" else desk.remote, 1 - discount)
+    serving = desk.serving if settings.kind == "transformers" else desk.remote
+    if votes:
+        answered = _voted(answered, written, polled, votes, price, serving)
+    return _priced(answered, price, serving, 1 - discount)
+
+
+def _polled(
+    provider: Any, ballots: Sequence[Request], store: Store, title: str, price: Any, max_cost_eur: float
+) -> list[Outcome]:
+    """The drawn answers, in none of the arm's measures."""
+    from distill.query.ask import ask_all
+
+    found = ask_all(provider, ballots, store, title=f"{title}, votes", price=price, max_cost_eur=max_cost_eur)
+    return charged(found, store, price)
+
+
+def _voted(arm: Arm, questions: Sequence[Exam], polled: Sequence[Outcome], votes: int, price: Any, serving: Any) -> Arm:
+    """The arm with what most of its drawn answers say, and what all of them cost."""
+    each = [_sample(questions[n // votes], outcome) for n, outcome in enumerate(polled)]
+    costs = _priced(replace(arm, samples=each), price, serving).costs
+    return replace(arm, voted=consistency.tallied(each, votes), voted_costs=consistency.per_item(costs, votes))
 
 
 def charged(outcomes: Sequence[Outcome], store: Store, price: Any) -> list[Outcome]:
@@ -180,7 +204,7 @@ def _sample(question: Exam, outcome: Outcome) -> Sample:
     completion, item = outcome.completion, question.item
     usable = completion.reject in ("", "truncated")
     text = completion.text if usable else ""
-    logprobs = completion.logprobs.logprobs if completion.logprobs else ()
+    logprobs = completion.logprobs.logprobs if completion.logprobs else None
     return Sample(
         id=item.id,
         task=question.config.title,
@@ -199,6 +223,6 @@ def _sample(question: Exam, outcome: Outcome) -> Sample:
         reject=completion.reject,
         request_key=outcome.key,
         cost_nano=outcome.cost_nano,
-        confidence=min(1.0, math.exp(sum(logprobs) / len(logprobs))) if logprobs else None,
+        confidence=mean_probability(logprobs),
         slices=sliced(item, question.config),
     )

@@ -1,17 +1,18 @@
 """Student first, teacher when unsure: quality and cost at every threshold on the student's confidence.
 
 An answer whose confidence lies below the threshold is asked of the teacher as well; then both are paid: cost =
-c_student + e * c_teacher for a share e of such requests. A broken answer has no confidence: it stays what it is, an
-error. The threshold that is best on these items is flattered by them; evals/crossfit.py says by how much.
+c_student + e * c_teacher for a share e of such requests. An empty answer has a confidence of 0. A call that
+broke stays what it is, an error. The threshold that is best on these items is flattered by them: see crossfit.py.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from evals.stats import Estimate, accuracy, non_inferiority, paired_difference
-from evals.verdict import euros, percent
+from evals.verdict import cascade_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 POINTS = 21
+SILENT = ("empty", "null_content", "content_filter")
 ALWAYS = 1.01
 """Threshold above every confidence: all that is answered goes to the teacher as well."""
 Confidence = Literal["logprob", "self_consistency"]
@@ -82,12 +84,19 @@ def records(
 
     if any(s.confidence is None and s.reject in ("", "truncated") for s in student):
         return None
-    sure = np.array([np.nan if s.confidence is None else s.confidence for s in student], float)
-    if np.isnan(sure).all():
+    sure = np.array([_sure(s) for s in student], float)
+    if all(s.confidence is None for s in student):
         return None
     costs = [None if c is None else np.asarray(c, float) for c in (own, other)]
     scores = [np.array([s.correct for s in rows], float) for rows in (student, teacher)]
     return Records(scores[0], scores[1], sure, clusters, costs[0], costs[1])
+
+
+def _sure(sample: Sample) -> float:
+    """The confidence; 0 where the model said nothing, NaN where its call broke."""
+    if sample.confidence is not None:
+        return sample.confidence
+    return 0.0 if sample.reject in SILENT else math.nan
 
 
 def thresholds(sure: Floats) -> list[float]:
@@ -168,19 +177,5 @@ def cascade(
         "curve": points,
         "best": best,
         "held_out": held_out,
-        "sentence": _sentence(best, margin),
+        "sentence": cascade_sentence(best, margin),
     }
-
-
-def _sentence(best: dict[str, Any] | None, margin: float) -> str:
-    limit = f"{100 * margin:g} points"
-    if best is None:
-        return f"No threshold keeps the loss under {limit} with these items."
-    if best["escalated"] == 0:
-        return f"The student alone already keeps the loss under {limit}; asking the teacher as well is not needed."
-    cost = best["per_1000_requests"]
-    money = "" if cost is None else f", for {euros(cost)} per 1,000 requests"
-    return (
-        f"Passing the {percent(best['escalated'])} least certain requests on to the teacher keeps the loss under "
-        f"{limit}: {percent(best['accuracy'])}{money}."
-    )

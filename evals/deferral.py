@@ -43,6 +43,8 @@ class Deferral:
         student, own = samples[question.candidate], costs[question.candidate]
         if candidate.voted:
             place = {(s.task, s.id): n for n, s in enumerate(candidate.voted)}
+            if any((s.task, s.id) not in place for s in teacher):
+                return None  # a task that is read and not answered has nothing to vote on
             index = [place[s.task, s.id] for s in teacher]
             student = [candidate.voted[n] for n in index]
             own = None if candidate.voted_costs is None else [candidate.voted_costs[n] for n in index]

@@ -48,9 +48,10 @@ class Subject:
     held: bool
     desk: Desk
 
-    def asked(self, arm: Arm, store: Store, *, confidence: bool) -> Arm:
+    def asked(self, arm: Arm, store: Store, *, confidence: bool, votes: int = 0) -> Arm:
         """``arm`` with the answers of this model."""
-        return asking.ask(arm, self.settings, self.questions, store, self.desk, held=self.held, confidence=confidence)
+        who, what, held = self.settings, self.questions, self.held
+        return asking.ask(arm, who, what, store, self.desk, held=held, confidence=confidence, votes=votes)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from distill.errors import ConfigError, GateFailed, GateInconclusive
 from distill.progress import say
 from distill.query import went
 from distill.query.store import Store
-from evals import arms, baseline, bill, measures, meter, money, planned, samples
+from evals import arms, baseline, bill, cascade_file, measures, meter, money, planned, samples
 from evals.analysis import Arm, Question, analyse
 from evals.asking import Exam, exams
 from evals.leaks import leaks
@@ -62,6 +62,8 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     for arm in found:
         facts = {"arm": arm.name, "model": arm.model, "held": arm.held, "speed": arm.speed and arm.speed.as_dict()}
         samples.write(folder.eval / f"{arm.name}.parquet", arm.samples, facts)
+        if arm.voted:
+            samples.write(folder.eval / f"{arm.name}.votes.parquet", arm.voted, {**facts, "speed": None})
     question = replace(
         _question(config, folder, found, questions),
         money=money.Money(config.eval.serving, one_off, money.computer()),
@@ -69,8 +71,10 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     report = analyse(found, replace(question, extra={**question.extra, **measured, "judges": judges}))
     publish(report, folder.report_json, folder.report_html)
     say(report["verdict"]["sentence"])
+    served = cascade_file.write(report, config, questions, students, folder)
     _gate(config, report, folder.report_html)
-    written = [folder.eval / f"{arm.name}.parquet" for arm in found]
+    voted = [folder.eval / f"{arm.name}.votes.parquet" for arm in found if arm.voted]
+    written = [*(folder.eval / f"{arm.name}.parquet" for arm in found), *voted, *served]
     return [*written, folder.report_json, folder.report_html]
 
 

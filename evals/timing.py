@@ -43,6 +43,11 @@ class Timed:
         self.speed = self._remembered()
         self._meter, self._window = meter, Window(meter, self._remembered_energy())
 
+    @property
+    def plain(self) -> Any:
+        """The provider itself: what it is asked is in no measure."""
+        return self._provider
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._provider, name)
 

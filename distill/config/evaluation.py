@@ -46,6 +46,10 @@ class Eval(Section):
     """`teacher`: exit 20/21 unless the student is non-inferior. `base`: unless it beats the base student."""
     draws: Annotated[int, Field(ge=1000)] = 10_000
     """Cluster-bootstrap draws, seeded."""
+    self_consistency: Annotated[int, Field(ge=2, le=64)] | None = None
+    """Answers drawn from the student to each item, at temperature 0.7. The cascade then gives what most of them say, is
+    as sure as the share that agree, and pays for all of them. null: it gives the greedy answer, and is as sure as its
+    tokens were likely."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Items answered at once by local models."""
     serving: Serving = Field(default_factory=Serving)

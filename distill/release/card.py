@@ -213,6 +213,7 @@ def _use(record: Record, exports: Mapping[str, Mapping[str, Any]], language: str
         "demo": ("python demo/serve.py", "page and endpoint"),
         "llamacpp": ("sh serve/llamacpp/serve.sh", "llama.cpp"),
         "vllm": ("sh serve/vllm/serve.sh", "vLLM"),
+        "cascade": ("python serve/router.py --help", "student first, teacher when unsure"),
         "ollama": ("cd serve/ollama && cat README.md", "Ollama"),
     }
     rows = [(f"`{command}`", t(said)) for kind, (command, said) in starts.items() if kind in exports]

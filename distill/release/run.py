@@ -18,6 +18,7 @@ from distill.progress import say
 from distill.release import (
     bom,
     card,
+    cascade,
     check,
     dossier,
     facts,
@@ -69,6 +70,8 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         exports = {_label(target): _module(target).export(job, target) for target in config.release.targets}
         checks = _check(job, folder, exports)
         _rescore(job, folder, config, exports, checks, str(made.report.get("candidate")))
+        if cascade.write(job, folder, [target.kind for target in config.release.targets]):
+            checks["cascade"] = {"folder": cascade.FOLDER}
         _write_papers(made, folder, job, checks)
         if config.release.previous:
             _compare(made, bundle, config)

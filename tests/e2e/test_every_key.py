@@ -167,6 +167,7 @@ CHANGES: dict[str, Change] = {
     "eval.margin": Change(0.2, "report"),
     "eval.gate": Change("teacher", "end"),
     "eval.draws": Change(2000, "report"),
+    "eval.self_consistency": Change(3, "report"),
     "eval.batch_size": Change(1, "report", anew=("run.db", "speed.json")),
     "eval.serving.eur_per_hour": Change(1.0, "report"),
     "eval.serving.utilisation": Change(1.0, "report"),
@@ -296,7 +297,9 @@ def report(path: Path, speed: Path) -> Any:
     }
     sizes = {name: arm["speed"].get("batch_size") for name, arm in json.loads(speed.read_text()).items()}
     items = {name: len(rows) for name, rows in body["items"].items()}
-    return arms, economics, body["margin"], body["method"], body["sets"], items, sizes, body["verdict"]["outcome"]
+    deferred = (body["cascade"] or {}).get("confidence")
+    told = body["margin"], body["method"], body["sets"], body["verdict"]["outcome"], deferred
+    return arms, economics, told, items, sizes
 
 
 @pytest.mark.parametrize("key", CHANGES)

@@ -81,6 +81,14 @@ def test_a_broken_answer_is_never_passed_on_and_never_flatters():
     assert compared(student=silent)["cascade"] is None  # an answer that is not broken, from an engine that does not say
 
 
+def test_an_answer_of_nothing_is_passed_on_first():
+    arms = systems()
+    silent = [replace(s, text="", correct=0.0, reject="empty", confidence=None) for s in arms["student"][:20]]
+    point = compared(student=[*silent, *arms["student"][20:]])["cascade"]["curve"][1]
+    assert point["escalated"] == pytest.approx(20 / 240)
+    assert 0 < point["threshold"] < min(s.confidence for s in arms["student"][20:])
+
+
 def test_an_informative_confidence_beats_a_random_one():
     def area(found):
         return sum(p["accuracy"] for p in found["curve"])

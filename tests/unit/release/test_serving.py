@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -197,3 +198,39 @@ def test_an_unknown_architecture_is_refused_before_anything_is_written(tmp_path)
     with pytest.raises(ConfigError, match="bloom"):
         build(config, folder)
     assert not list(folder.release.iterdir())
+
+
+CASCADE = {
+    "schema": 1, "threshold": 0.8125, "confidence": {"kind": "logprob", "definition": "d"}, "max_new_tokens": 8,
+    "prompts": {"student": [], "teacher": []}, "held_out": None, "escalated": 0.3,
+    "models": {"student": "path:/srv/models/tiny-base", "teacher": "acme/Teacher-9B"},
+}  # fmt: skip
+
+
+def test_a_cascade_that_was_measured_leaves_with_a_router_for_it(tmp_path):
+    from distill.release import cascade_router, verify_bundle
+
+    base = base_folder(tmp_path / "tiny-base")
+    config, folder = run_folder(tmp_path / "runs" / "sorter", base, targets=["merged", "vllm"])
+    folder.cascade_json.write_text(json.dumps(CASCADE))
+    bundle = build(config, folder)
+    served = cascade_router.read_facts(str(bundle / "serve" / "cascade.json"))
+    assert served == {
+        **CASCADE,
+        "models": {"student": "path:tiny-base", "teacher": "acme/Teacher-9B"},  # of a local path the last part
+        "serve": {
+            "student": "sorter-0.1.0",
+            "teacher": "acme/Teacher-9B",
+            "teacher_url": "",
+            "teacher_key_env": "",
+        },
+    }
+    assert (bundle / "serve/router.py").read_text() == Path(cascade_router.__file__).read_text()
+    assert verify_bundle.check(str(bundle)) == []
+    assert "python serve/router.py" in (bundle / "README.md").read_text()
+    (bundle / "serve/cascade.json").write_text("{}")
+    assert verify_bundle.check(str(bundle)) != []  # sealed with the rest
+    folder.cascade_json.unlink()
+    other = config.model_copy(update={"release": config.release.model_copy(update={"version": "0.2.0"})})
+    other._folder = config._folder
+    assert not (build(other, folder) / "serve/router.py").exists()
