@@ -92,6 +92,35 @@ def test_the_sampled_objective_has_the_gradient_of_reverse_kl_on_average_and_ano
     assert ((other.mean(0) - wanted[0]).abs() > 4.5 * error).any()
 
 
+def test_tokens_that_another_engine_drew_are_weighted_back_to_the_students_own_gradient():
+    """An engine whose logits are a little off draws from another distribution: uncorrected, that is learnt."""
+    generator = torch.Generator().manual_seed(1)
+    vocab, draws = 12, 40_000
+    hidden, weight, target, off = (
+        torch.randn(*s, generator=generator) for s in ((1, 6), (vocab, 6), (1, vocab), (vocab,))
+    )
+    hidden.requires_grad_()
+    student, teacher = torch.log_softmax(hidden @ weight.T, -1), torch.log_softmax(target, -1)
+    wanted = torch.autograd.grad((student.exp() * (student - teacher)).sum(), hidden)[0]
+    engine = torch.log_softmax((hidden @ weight.T).detach()[0] + off.clamp(-0.3, 0.3), -1)
+    labels = torch.multinomial(engine.exp(), draws, replacement=True, generator=generator)
+    loss = plugins.load("distill.losses", "reverse_kl")
+    recipe = Recipe(loss, loss.Config(), kd_weight=1.0)
+
+    def gradient(drawn_N) -> torch.Tensor:
+        many = hidden.detach().expand(draws, -1).contiguous().requires_grad_()
+        source = SampledTeacher(teacher[0, labels].detach(), labels, drawn_N)
+        chunked_loss(many, Head(weight), labels, source, recipe)[0].backward()
+        return many.grad
+
+    weighted, plain = gradient(engine[labels]), gradient(None)
+    error = weighted.std(0) / draws**0.5
+    assert ((weighted.mean(0) - wanted[0]).abs() < 4.5 * error).all()
+    assert ((plain.mean(0) - wanted[0]).abs() > 4.5 * error).any()
+    far = gradient(torch.full((draws,), -30.0))
+    assert torch.allclose(far, rollout.IMPORTANCE * plain, rtol=1e-4), "a token never counts more than that"
+
+
 @pytest.mark.parametrize("objective", ["full", "sampled"])
 def test_on_policy_brings_the_student_closer_to_the_teacher(tiny_student, taught_teacher, run_folder, objective):
     config = make_config(

@@ -16,6 +16,7 @@ from distill.errors import ConfigError, EnvironmentProblem, TeacherUnavailable
 from distill.models import load_causal_lm
 from distill.train import endpoint, run
 from tests.unit.train.conftest import make_config, metrics, records, write_rows
+from tests.unit.train.test_processes import together
 from tests.unit.train.test_resume import Killed, digest, kill_at, new_folder
 from tests.unit.train.test_run import teacher_of
 
@@ -378,3 +379,22 @@ def test_a_priced_endpoint_is_refused_before_it_is_asked(server, tiny_student, t
     with pytest.raises(ConfigError, match="without a price"):
         train(tmp_path, tiny_student, **settings(server, taught_teacher, rollout_engine=server.config(price=price)))
     assert not server.asked
+
+
+def test_two_processes_draw_what_one_draws_and_one_of_them_publishes(server, tiny_student, taught_teacher, tmp_path):
+    values = settings(server, taught_teacher, rollout_share=1.0, max_steps=3, threads=1)
+    alone, shared = new_folder(tmp_path / "alone"), new_folder(tmp_path / "together")
+    run.run(make_config(tiny_student, **values), alone)
+    server.asked, before = [], server.drawn()
+    together(tmp_path, tiny_student, shared, values)
+    assert sum(path == "load_lora_adapter" for path, _ in server.asked) == 3
+    assert sorted(body["seed"] for body in server.drawn()) == sorted(body["seed"] for body in before)
+    for one, two in zip(metrics(alone), metrics(shared), strict=True):
+        assert two == pytest.approx(one, rel=1e-4, abs=1e-5)
+
+
+def test_two_processes_stop_together_when_the_server_is_wrong(server, tiny_student, taught_teacher, tmp_path):
+    server.loads = False
+    values = settings(server, taught_teacher, rollout_share=1.0, threads=1)
+    with pytest.raises(AssertionError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
+        together(tmp_path, tiny_student, new_folder(tmp_path / "run"), values)
