@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from distill import languages
-from evals import corpus, fidelity, likelihood, money, objective, stats
+from evals import corpus, fertility, fidelity, likelihood, money, objective, stats
 from evals.bootstrap import Draws, bootstrap
 from evals.deferral import Deferral
 from evals.samples import aligned
@@ -17,7 +17,7 @@ from evals.tasks.classification import confusion, macro_f1
 from evals.verdict import verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from distill.config import Serving
     from evals.economics import Speed
@@ -55,6 +55,10 @@ class Arm:
     """The answer that most of several sampled ones gave, with the share that agree as its confidence."""
     voted_costs: tuple[float, ...] | None = None
     """nano-EUR of all the sampled answers of each item."""
+    ballots: tuple[str, ...] = ()
+    """Request keys of the sampled answers."""
+    count: Callable[[str], int] | None = None
+    """Tokens of a text, by its own tokenizer; None where that is not here."""
     spent: Spent | None = None
     """Electricity while it answered, where this machine's counters were read."""
 
@@ -114,6 +118,7 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         "calibration": fidelity.calibration(samples[question.candidate], clusters),
         "cascade": deferral.report(drawn) if deferral else None,
         "economics": None,
+        "words": None,
         "load": None,
         "energy": None,
         "judges": [],
@@ -132,6 +137,8 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         "power": _power(pairs, question, len(set(clusters)), len(first)),
         "method": _method(samples, clusters, question),
     }
+    paid = {arm["name"]: arm["cost"]["per_mtok"] for arm in report["arms"]}
+    report["words"] = fertility.report(arms, samples, paid, question.reference) or None
     report |= question.extra
     if question.money is not None:
         roles = question.candidate, question.reference
@@ -199,7 +206,7 @@ def _arm(
         "macro_f1": macro_f1([s.gold for s in samples], [s.predicted for s in samples]) if arm.legal else None,
         "confusion": confusion([s.gold for s in samples], [s.predicted for s in samples]) if arm.legal else None,
         "difference": _dict(difference) if compared else None,
-        "outcome": stats.non_inferiority(difference, q.margin) if compared else None,
+        "outcome": _outcome(samples, first, clusters, q.margin) if compared else None,
         "retention": _dict(drawn.ratio(score, reference)) if compared else None,
         "retention_above_chance": _dict(drawn.ratio(score, reference, q.chance)) if compared and q.chance else None,
         "recovered_gap": (
@@ -214,6 +221,13 @@ def _arm(
         "speed": arm.speed.as_dict() if arm.speed else None,
         "cost": money.cost(arm, samples, costs, drawn, q.extra.get("load")),
     }
+
+
+def _outcome(
+    samples: Sequence[Sample], reference: Sequence[Sample], clusters: Sequence[str], margin: float
+) -> stats.Outcome:
+    scores = ([s.correct for s in rows] for rows in (samples, reference))
+    return stats.cautious(*scores, [s.broken for s in reference], clusters, margin)
 
 
 def _dict(estimate: Estimate | None) -> dict[str, float | None] | None:

@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from evals.stats import Estimate, accuracy, non_inferiority, paired_difference
+from evals.samples import SILENT
+from evals.stats import Estimate, accuracy, cautious, paired_difference
 from evals.verdict import cascade_sentence
 
 if TYPE_CHECKING:
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
     from evals.bootstrap import Draws
     from evals.samples import Sample
+    from evals.stats import Outcome
 
     Floats = NDArray[np.float64]
 
 POINTS = 21
-SILENT = ("empty", "null_content", "content_filter")
 ALWAYS = 1.01
 """Threshold above every confidence: all that is answered goes to the teacher as well."""
 Confidence = Literal["logprob", "self_consistency"]
@@ -42,6 +43,8 @@ class Records:
     sure: Floats
     """The student's confidence, [N]; NaN for a broken answer."""
     clusters: Sequence[Any]
+    asked_in_vain: NDArray[np.bool_]
+    """Items at which the teacher's call broke, [N]."""
     own: Floats | None = None
     """nano-EUR of each item, or None when unknown."""
     other: Floats | None = None
@@ -69,7 +72,12 @@ class Records:
         """These items alone."""
         own, other = (None if c is None else c[index] for c in (self.own, self.other))
         inside = [self.clusters[n] for n in index]
-        return Records(self.student[index], self.teacher[index], self.sure[index], inside, own, other)
+        broken = self.asked_in_vain[index]
+        return Records(self.student[index], self.teacher[index], self.sure[index], inside, broken, own, other)
+
+    def outcome(self, scores: Floats, margin: float) -> Outcome:
+        """Whether such scores are non-inferior to the teacher's."""
+        return cautious(scores, self.teacher, self.asked_in_vain, self.clusters, margin)
 
 
 def records(
@@ -89,7 +97,8 @@ def records(
         return None
     costs = [None if c is None else np.asarray(c, float) for c in (own, other)]
     scores = [np.array([s.correct for s in rows], float) for rows in (student, teacher)]
-    return Records(scores[0], scores[1], sure, clusters, costs[0], costs[1])
+    broken = np.array([s.broken for s in teacher])
+    return Records(scores[0], scores[1], sure, clusters, broken, costs[0], costs[1])
 
 
 def _sure(sample: Sample) -> float:
@@ -154,7 +163,7 @@ def judged(found: Records, passed: NDArray[np.bool_], margin: float, drawn: Draw
         "difference": difference.value,
         "low": shown.low,
         "high": shown.high,
-        "outcome": non_inferiority(difference, margin),
+        "outcome": found.outcome(scores, margin),
         "per_1000_requests": per_1000(cost.value if cost else None),
         "cost_low": per_1000(cost.low if cost else None),
         "cost_high": per_1000(cost.high if cost else None),

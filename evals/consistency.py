@@ -43,15 +43,14 @@ def tallied(samples: Sequence[Sample], answers: int) -> list[Sample]:
 
 
 def _tally(group: Sequence[Sample]) -> Sample:
-    forms = ["" if s.reject not in ("", "truncated") else s.predicted for s in group]
+    forms = ["" if s.broken else s.predicted for s in group]
     votes = Counter(form for form in forms if form)
     best = max(votes, key=lambda form: (votes[form], -forms.index(form))) if votes else ""
-    whole = (n for n, s in enumerate(group) if s.reject in ("", "truncated"))
+    whole = (n for n, s in enumerate(group) if not s.broken)
     winner = group[forms.index(best) if votes else next(whole, 0)]
-    broken = winner.reject not in ("", "truncated")
     return replace(
         winner,
-        confidence=None if broken else votes[best] / len(group) if votes else 0.0,
+        confidence=None if winner.broken else votes[best] / len(group) if votes else 0.0,
         prompt_tokens=_total([s.prompt_tokens for s in group]),
         completion_tokens=_total([s.completion_tokens for s in group]),
         cached_tokens=_total([s.cached_tokens for s in group]),

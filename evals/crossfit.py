@@ -10,7 +10,6 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from evals.cascade import ALWAYS, Records, judged, thresholds
-from evals.stats import non_inferiority, paired_difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +36,7 @@ def chosen(found: Records, margin: float) -> float | None:
     """The least threshold that is non-inferior on these items; None when there is none."""
     for threshold in thresholds(found.sure):
         scores = found.scores(found.passed_on(threshold))
-        if non_inferiority(paired_difference(scores, found.teacher, found.clusters), margin) == "pass":
+        if found.outcome(scores, margin) == "pass":
             return threshold
     return None
 

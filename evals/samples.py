@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+SILENT = ("empty", "null_content", "content_filter")
+"""The system answered, and said nothing."""
+WHOLE = ("", "truncated", *SILENT)
 SUFFIXES = (".jsonl", ".parquet", ".eval", ".json")
 
 
@@ -57,6 +60,11 @@ class Sample:
         if self.prompt_tokens is None or self.completion_tokens is None:
             return None
         return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def broken(self) -> bool:
+        """Its call failed, or nothing was recorded: what the system would have said is not known."""
+        return self.reject not in WHOLE
 
     @property
     def drawn_with(self) -> str:

@@ -215,6 +215,23 @@ def non_inferiority(difference: Estimate, margin: float) -> Outcome:
     return "fail" if difference.high < -margin else "inconclusive"
 
 
+def cautious(
+    candidate: ArrayLike, reference: ArrayLike, broken: ArrayLike, clusters: Sequence[Any], margin: float
+) -> Outcome:
+    """Non-inferiority that broken calls of the reference cannot bring about.
+
+    They count as wrong, which flatters the candidate: a `pass` must hold had the reference been right there.
+    """
+    import numpy as np
+
+    outcome = non_inferiority(paired_difference(candidate, reference, clusters), margin)
+    if outcome != "pass" or not np.any(broken):
+        return outcome
+    had = np.where(np.asarray(broken, bool), 1.0, np.asarray(reference, float))
+    found = non_inferiority(paired_difference(candidate, had, clusters), margin)
+    return "pass" if found == "pass" else "inconclusive"
+
+
 def superiority(difference: Estimate) -> Outcome:
     """`pass`: the whole interval lies above 0. `fail`: it lies below. Else `inconclusive`."""
     return non_inferiority(difference, 0.0)

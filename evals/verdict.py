@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evals.report.language import LANGUAGES, language
-from evals.stats import Estimate, non_inferiority, superiority
+from evals.samples import WHOLE
+from evals.stats import Estimate, superiority
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,7 @@ def verdict(report: Mapping[str, Any]) -> dict[str, Any]:
     humble = _best(arms, report["humble"])
     cheapest = _cheapest(arms, candidate, reference)
     decided = {
-        "outcome": non_inferiority(_estimate(pairs[reference["name"]]), report["margin"]),
+        "outcome": candidate["outcome"],
         "gain": superiority(_estimate(pairs[report["base"]])) if report["base"] in pairs else None,
         "humble": _humble(pairs, humble, report["margin"]) if humble else None,
         "cheapest": cheapest["name"] if cheapest else None,
@@ -48,6 +49,8 @@ def said(report: Mapping[str, Any], decided: Mapping[str, Any], code: str) -> di
         parts.append(_cheaper(to, arms[decided["cheapest"]], candidate, outcome))
     if leaked := sum((report["leaks"] or {}).get(kind, 0) for kind in ("exact", "near")):
         parts.append(to.say("verdict.leaked", n=to.number(leaked)))
+    if broken := sum(n for reason, n in reference["rejects"].items() if reason not in WHOLE):
+        parts.append(to.say("verdict.broken", n=to.number(broken), r=to.label(reference)))
     if decided["gain"] and base:
         found = _ends(to, pairs[report["base"]]["difference"])
         parts.append(to.say(f"verdict.gain_{decided['gain']}", base=to.label(base), **found))

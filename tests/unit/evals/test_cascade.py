@@ -139,7 +139,7 @@ def test_a_half_that_finds_no_threshold_asks_the_teacher_always():
 
 # -- what a chosen threshold is worth ---------------------------------------------------------------------------------
 
-MARGIN, CLUSTERS, SIZE, TRIALS = 0.05, 120, 2, 1500
+MARGIN, CLUSTERS, SIZE, TRIALS = 0.05, 120, 2, 1200
 
 
 def world(seed, clusters=CLUSTERS):
@@ -154,7 +154,9 @@ def world(seed, clusters=CLUSTERS):
     student_cut = np.interp(sure, GRID, CUTS)
     latent = [0.6 * shared + 0.8 * rng.standard_normal((clusters, SIZE)) for _ in range(2)]
     scores = [(latent[0] < student_cut).ravel().astype(float), (latent[1] < cut(0.86)).ravel().astype(float)]
-    return cascade.Records(scores[0], scores[1], sure.ravel(), np.repeat(np.arange(clusters), SIZE).tolist())
+    return cascade.Records(
+        scores[0], scores[1], sure.ravel(), np.repeat(np.arange(clusters), SIZE).tolist(), np.zeros(sure.size, bool)
+    )
 
 
 GRID = np.linspace(0, 1, 201)
