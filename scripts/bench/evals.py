@@ -298,9 +298,8 @@ def show(case: str, rounds: list[dict[str, dict]], count: int) -> None:
     """The table of a case: the best speed, the median of CPU time and memory, with the range of the latter."""
     first = next(iter(rounds[0].values()))
     print(f"\n{case}: {count} items, {first['prompt_tokens']:.0f} prompt tokens on average, n = {len(rounds)}")
-    print(
-        f"{'engine':8} {'items/s':>8} {'tokens/s':>8} {'CPU s':>7} {'peak GB (range)':>17} {'own GB':>7} {'as ours':>8}  answers"
-    )
+    head = f"{'engine':8} {'items/s':>8} {'tokens/s':>8} {'CPU s':>7} {'peak GB (range)':>17} {'own GB':>7}"
+    print(f"{head} {'as ours':>8}  answers")
     for name in rounds[0]:
         rows = [r[name] for r in rounds]
         fastest = max(rows, key=lambda row: row["items_per_s"])
