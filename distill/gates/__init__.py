@@ -93,7 +93,9 @@ def asked(config: RunConfig) -> Iterator[tuple[str, Any]]:
 
 
 def examined(config: RunConfig) -> Iterator[tuple[str, Any]]:
-    """(role, settings) of each model that reads the questions of the evaluation and teaches nothing."""
+    """(role, settings) of each engine that reads prompts and teaches nothing: the evaluation's, and the rollouts'."""
+    if config.train.rollout_engine is not None:
+        yield "rollout engine", config.train.rollout_engine
     for number, other in enumerate(config.eval.alternatives, start=1):
         yield f"alternative {number}", other
     for task in config.eval.tasks:

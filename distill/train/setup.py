@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from distill import models, plugins
+from distill import gates, models, plugins
 from distill.errors import ConfigError, DataError, OutOfMemory
 from distill.progress import say
 from distill.providers._base import Context
@@ -247,6 +247,7 @@ def open_rollouts(config: RunConfig, folder: RunFolder, student: Loaded) -> Serv
     """The student on the server that draws its answers; None where this process draws them. Asks nothing yet."""
     if config.train.rollout_engine is None:
         return None
+    gates.check_regions(config)  # it may be new since the teacher was asked
     provider = plugins.load("distill.providers", "openai").build(config.train.rollout_engine, Context())
     server = RolloutServer(provider, head_of(student.model).size, config.student.adapter.r)
     return ServedStudent(server, student, config.train, config.seed, folder.rollouts)

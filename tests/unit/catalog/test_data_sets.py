@@ -155,6 +155,20 @@ def test_an_alternative_that_would_read_the_questions_is_held_to_the_regions_and
         gates.check(run(tmp_path, alternatives=[MISTRAL], confidential=True))
 
 
+def test_a_rollout_engine_that_would_read_the_prompts_is_held_to_the_regions(tmp_path):
+    settings = run(tmp_path, confidential=True)
+    gates.check(settings)
+    for url, fine in (("http://127.0.0.1:8001/v1", True), ("https://api.mistral.ai/v1", False)):
+        engine = {"kind": "openai", "base_url": url, "model": "m"}
+        teacher = {"kind": "transformers", "model": "smollm2-135m-instruct"}
+        train = {"method": "on_policy", "rollout_engine": engine}
+        values = settings.resolved() | {"teacher": teacher, "train": train}
+        made = config.validate(config.RunConfig, values, "test")
+        made._folder = tmp_path
+        held = [v for v in gates.verdicts(made) if v.role == "rollout engine"]
+        assert [v.verdict for v in held] == ["allowed" if fine else "prohibited"]
+
+
 def test_the_evaluation_itself_asks_again_where_its_questions_go(tmp_path):
     from distill.artifacts import RunFolder
     from evals.run import run as evaluate

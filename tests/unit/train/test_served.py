@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from distill.artifacts import RunFolder
-from distill.errors import ConfigError, EnvironmentProblem, TeacherUnavailable
+from distill.errors import ConfigError, EnvironmentProblem, Refused, TeacherUnavailable
 from distill.models import load_causal_lm
 from distill.train import endpoint, run
 from tests.unit.train.conftest import make_config, metrics, records, write_rows
@@ -398,3 +398,10 @@ def test_two_processes_stop_together_when_the_server_is_wrong(server, tiny_stude
     values = settings(server, taught_teacher, rollout_share=1.0, threads=1)
     with pytest.raises(AssertionError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
         together(tmp_path, tiny_student, new_folder(tmp_path / "run"), values)
+
+
+def test_prompts_are_not_sent_to_a_rollout_server_outside_the_allowed_regions(tiny_student, taught_teacher, tmp_path):
+    engine = {"kind": "openai", "base_url": "https://rollouts.example.com/v1", "model": BASE}
+    values = {"method": "on_policy", "rollout_engine": engine, "teacher": teacher_of(taught_teacher)}
+    with pytest.raises(Refused, match="rollout engine"):
+        train(tmp_path, tiny_student, **values)
