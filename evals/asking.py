@@ -20,7 +20,7 @@ from evals.tasks._base import completed, select, sliced
 from evals.timing import Timed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from distill.config import Prompts, Serving
@@ -120,6 +120,7 @@ def ask(
         held=any(r.choices for r in requests),
         legal=shared_choices(questions),
         speed=provider.speed,
+        count=counter(provider),
         spent=provider.spent,
     )
     discount = price.batch_discount or 0.0 if price is not None and getattr(settings, "batch", False) else 0.0
@@ -143,7 +144,18 @@ def _voted(arm: Arm, questions: Sequence[Exam], polled: Sequence[Outcome], votes
     """The arm with what most of its drawn answers say, and what all of them cost."""
     each = [_sample(questions[n // votes], outcome) for n, outcome in enumerate(polled)]
     costs = _priced(replace(arm, samples=each), price, serving).costs
-    return replace(arm, voted=consistency.tallied(each, votes), voted_costs=consistency.per_item(costs, votes))
+    keys = tuple(outcome.key for outcome in polled)
+    return replace(
+        arm, voted=consistency.tallied(each, votes), voted_costs=consistency.per_item(costs, votes), ballots=keys
+    )
+
+
+def counter(provider: Any) -> Callable[[str], int] | None:
+    """Tokens of a text by the engine's own tokenizer; None where it is not here."""
+    tokenizer = getattr(provider, "tokenizer", None)
+    if tokenizer is None:
+        return None
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
 
 
 def charged(outcomes: Sequence[Outcome], store: Store, price: Any) -> list[Outcome]:

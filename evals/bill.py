@@ -7,6 +7,7 @@ it; machines cost their seconds at the stated price per hour. Work of people and
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill import costs
@@ -21,24 +22,35 @@ if TYPE_CHECKING:
     from evals.analysis import Arm
 
 
-def one_off(
-    config: RunConfig,
-    folder: RunFolder,
-    arms: Sequence[Arm],
-    charges: Mapping[str, int | None],
-    judging: Mapping[str, bool],
-    loading: Collection[str] = (),
-) -> dict[str, Any]:
-    """The parts, their sum, and the sum of those that are known.
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What the ledger says, and which of its requests were the evaluation's beside those of the arms."""
 
-    ``charges``: request key -> nano-EUR of all its sends, None without a price (``Store.charges``). ``judging``:
-    request key of the evaluation's judges -> whether they are billed by tokens. ``loading``: keys of the load sweep.
-    """
-    asked = {s.request_key for arm in arms for s in arm.samples if s.request_key} | set(judging) | set(loading)
-    teacher = _teacher(config, folder, {key: nano for key, nano in charges.items() if key not in asked})
+    charges: Mapping[str, int | None]
+    """Request key -> nano-EUR of all its sends, None without a price (``Store.charges``)."""
+    judging: Mapping[str, bool]
+    """Request key of its judges -> whether they are billed by tokens."""
+    loading: Collection[str] = ()
+    """Keys of the load sweep."""
+
+    @classmethod
+    def of(cls, store: Store, judging: Mapping[str, bool]) -> Paid:
+        """As the store stands now."""
+        charges = store.charges()
+        return cls(charges, dict(judging), loading(store, charges))
+
+
+def one_off(
+    config: RunConfig, folder: RunFolder, arms: Sequence[Arm], paid: Paid, load: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The parts, their sum, and the sum of those that are known. ``load``: the report's, for the time it took."""
+    asked = {s.request_key for arm in arms for s in arm.samples if s.request_key}
+    asked |= {key for arm in arms for key in arm.ballots} | set(paid.judging) | set(paid.loading)
+    teacher = _teacher(config, folder, {key: nano for key, nano in paid.charges.items() if key not in asked})
     student = _facts(folder.student / "student.json")
     training = _training(student, config.eval.serving)
-    evaluation = _evaluation(arms, charges, asked, all(judging.values()))
+    swept = {arm["name"]: sum(level["seconds"] for level in arm["levels"]) for arm in (load or {}).get("arms", ())}
+    evaluation = _evaluation(arms, paid, asked, swept)
     parts = {"teacher_eur": teacher, "training_eur": training, "evaluation_eur": evaluation}
     totals = {name: part[0] for name, part in parts.items()}
     whole = [eur for eur in totals.values() if eur is not None]
@@ -48,7 +60,9 @@ def one_off(
         "known_eur": sum(known for _, known in parts.values()),
         "unknown": [name.removesuffix("_eur") for name, eur in totals.items() if eur is None],
         "training_seconds": student.get("seconds"),
-        "evaluation_seconds": sum(arm.speed.seconds for arm in arms if arm.speed and arm.price is None),
+        "evaluation_seconds": sum(
+            arm.speed.seconds + swept.get(arm.name, 0.0) for arm in arms if arm.speed and arm.price is None
+        ),
     }
 
 
@@ -103,20 +117,22 @@ def _training(student: Mapping[str, Any], serving: Serving) -> Part:
     return eur, eur
 
 
-def _evaluation(
-    arms: Sequence[Arm], charges: Mapping[str, int | None], asked: Collection[str], judges_are_billed: bool
-) -> Part:
+def _evaluation(arms: Sequence[Arm], paid: Paid, asked: Collection[str], swept: Mapping[str, float]) -> Part:
     """What the ledger charged for the arms and judges, and the seconds of those on a machine."""
-    hours = [_seconds(arm) for arm in arms if arm.price is None]
-    known = billed(charges, asked) + sum(eur for eur in hours if eur is not None)
-    return (None if None in hours or not judges_are_billed else known), known
+    hours = [_machine(arm, swept.get(arm.name, 0.0)) for arm in arms if arm.price is None]
+    known = billed(paid.charges, asked) + sum(eur for eur in hours if eur is not None)
+    return (None if None in hours or not all(paid.judging.values()) else known), known
 
 
-def _seconds(arm: Arm) -> float | None:
-    """EUR of the machine while it answered, at the full price: nobody else used it."""
+def _machine(arm: Arm, swept_s: float) -> float | None:
+    """EUR of the machine while it answered, voted and was put under load, at the full price: nobody else used it."""
     if arm.machine is None or arm.machine.eur_per_hour is None or arm.speed is None:
         return None
-    return arm.speed.seconds * arm.machine.eur_per_hour / 3600
+    if arm.voted and arm.voted_costs is None:
+        return None
+    # The cost of votes is that of a request to come: over the share of the time in which the machine works.
+    votes = sum(arm.voted_costs or ()) / costs.NANO * arm.machine.utilisation
+    return (arm.speed.seconds + swept_s) * arm.machine.eur_per_hour / 3600 + votes
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -57,8 +57,9 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         found = arms.answered(config, folder, models, students, store)
         levels = folder.eval / "load.json"
         taken = measures.taken(config.eval.load, models, counters, store, levels, money.computer())
-        found, judges, one_off = _judged(config, folder, found, questions, store)
+        found, judges, paid = _judged(config, folder, found, questions, store)
     measured = measures.parts(config.eval.load, config.eval.energy, taken, found)
+    one_off = bill.one_off(config, folder, found, paid, measured["load"])
     for arm in found:
         facts = {"arm": arm.name, "model": arm.model, "held": arm.held, "speed": arm.speed and arm.speed.as_dict()}
         samples.write(folder.eval / f"{arm.name}.parquet", arm.samples, facts)
@@ -110,8 +111,8 @@ def publish(report: dict[str, Any], json_path: Path, html_path: Path) -> None:
 
 def _judged(
     config: RunConfig, folder: RunFolder, found: list[Arm], questions: Sequence[Exam], store: Store
-) -> tuple[list[Arm], list[dict[str, Any]], dict[str, Any]]:
-    """The arms with a judge's scores, where a task names one; then what all of it was charged."""
+) -> tuple[list[Arm], list[dict[str, Any]], bill.Paid]:
+    """The arms with a judge's scores, where a task names one; then what the ledger was charged."""
     from evals.judge import judged
 
     said: list[dict[str, Any]] = []
@@ -119,8 +120,7 @@ def _judged(
     if any(q.config.judged_by for q in questions):
         _, reference = roles([arm.name for arm in found])
         found, said = judged(found, questions, reference, store, desk)
-    charges = store.charges()
-    return found, said, bill.one_off(config, folder, found, charges, desk.judging, bill.loading(store, charges))
+    return found, said, bill.Paid.of(store, desk.judging)
 
 
 def roles(names: Sequence[str]) -> tuple[str, str]:
