@@ -61,6 +61,7 @@ class Swept:
     name: str
     engine: str
     streamed: bool
+    """It was seen when the tokens came."""
     levels: Sequence[Level]
 
 
@@ -84,8 +85,7 @@ def sweep(load: Load, subjects: Sequence[Subject], store: Store, path: Path, mac
             provider.close()
         if not levels:
             continue
-        client = Client(provider)
-        found.append(Swept(subject.name, _engine(provider, client), client.streamed and _is_timed(levels), levels))
+        found.append(Swept(subject.name, _engine(provider), _is_timed(levels), levels))
     return found
 
 
@@ -133,10 +133,10 @@ def _is_timed(levels: Sequence[Level]) -> bool:
     return any(t.first_s is not None for level in levels for t in level.timings)
 
 
-def _engine(provider: Any, client: Client) -> str:
+def _engine(provider: Any) -> str:
     """What was measured, in words."""
     identity = provider.identity()
-    if not client.batched:
+    if not Client(provider).batched:
         return f"{identity['kind']} endpoint at {identity.get('base_url', 'this process')}, one request per connection"
     name = identity.get("engine", identity["kind"])
     return f"{name} in this process; in flight = prompts of a batch, whose answers come back together"
