@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import ConfigError, GateFailed, GateInconclusive
-from distill.progress import say
 from evals import measures, meter, money, samples, systems
 from evals.analysis import Arm, Question, analyse
 from evals.economics import billed
@@ -247,8 +246,9 @@ def _ask(
     from distill.artifacts import open_run
     from distill.query.store import Store
     from evals.asking import Desk
+    from evals.run import announce
 
-    say(f"compare: {len(questions)} items")
+    announce(questions, args.margin, "compare")
     loading, levels = suite.load, args.out / "load.json"
     _known(loading, [s.name for s in chosen if s.settings is not None])
     with (

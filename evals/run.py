@@ -79,14 +79,14 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
     return [*written, folder.report_json, folder.report_html]
 
 
-def announce(questions: Sequence[Exam], margin: float) -> None:
+def announce(questions: Sequence[Exam], margin: float, who: str = "eval") -> None:
     """Say before anything is asked what so many items can show, if a fifth of them are answered differently."""
     alone = {(q.config.title, q.item.id) for q in questions if q.item.cluster == q.item.id}
     clusters = len(alone) + len({q.item.cluster for q in questions if q.item.cluster != q.item.id})
     best, worst = (100 * detectable_before(n, DISCORDANT) for n in (len(questions), clusters))
     can = f"{best:.1f}" if clusters == len(questions) else f"{best:.1f} to {worst:.1f}"
     say(
-        f"eval: {len(questions)} items in {clusters} clusters can show a difference of about {can} points; "
+        f"{who}: {len(questions)} items in {clusters} clusters can show a difference of about {can} points; "
         f"the margin is {100 * margin:g}"
     )
 

@@ -8,6 +8,7 @@ import pytest
 
 from evals import cascade, crossfit
 from evals.analysis import Arm, Question, analyse
+from evals.bootstrap import bootstrap
 from evals.stats import NormalDist, paired_difference
 from tests.unit.evals.synthetic import LABELS, systems
 
@@ -197,3 +198,26 @@ def test_the_best_point_is_optimistic_and_the_cross_fitted_one_covers():
     assert np.mean(above) > 0.027  # too often above the truth; 0.025 is allowed
     assert abs(np.mean(error)) < 3.5 * noise
     assert 0.94 <= np.mean(covered) <= 0.975
+
+
+def test_every_point_of_the_curve_covers_in_quality_and_in_cost():
+    """Thresholds are shares of the requests seen, so their truth is that of the threshold each trial really has."""
+    trials, columns, truths = 2000, {}, {}
+    for seed in range(trials):
+        found = world(seed, clusters=80)
+        rng = np.random.default_rng(10**6 + seed)
+        length = (rng.gamma(4, 0.25, (80, 1)) * rng.gamma(4, 0.25, (80, SIZE))).ravel()
+        found = replace(found, own=length, other=4 * length)  # a long request is dear for both
+        for step in (5, 12):
+            threshold = cascade.thresholds(found.sure)[step]
+            named = cascade.columns(found, found.passed_on(threshold))
+            columns[f"score{seed}:{step}"] = named["score:cascade:held_out"]
+            columns[f"cost{seed}:{step}"] = named["cost:cascade:held_out"]
+            truths[f"score{seed}:{step}"] = 0.86 + truth(threshold)
+            truths[f"cost{seed}:{step}"] = 1 + 4 * threshold
+    drawn = bootstrap(columns, np.repeat(np.arange(80), SIZE), 1000, seed=0)
+    for what in ("score", "cost"):
+        for step in (5, 12):
+            names = [f"{what}{seed}:{step}" for seed in range(trials)]
+            inside = [(e := drawn.mean(name)).low <= truths[name] <= e.high for name in names]
+            assert np.mean(inside) == pytest.approx(0.95, abs=0.015), (what, step)

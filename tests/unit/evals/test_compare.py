@@ -177,7 +177,7 @@ def test_a_suite_asks_models_once_and_refuses_what_a_client_may_not_see(files, t
     first = report()
     assert first["method"]["items"] == 20
     assert 0 < first["arms"][0]["right"] < 20
-    capsys.readouterr()
+    assert "compare: 20 items in 20 clusters can show a difference of about 23.7 points" in capsys.readouterr().err
     assert main(command) == 0
     assert "answers" not in capsys.readouterr().err  # nothing was asked again
     assert report()["arms"] == first["arms"]

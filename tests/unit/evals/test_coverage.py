@@ -164,3 +164,32 @@ def test_holm_holds_the_family_error_of_slices_that_share_their_items():
     p = 2 * ndtr(-np.abs(scores))
     assert np.mean([min(stats.holm(row)) < 0.05 for row in p.tolist()]) <= 0.055
     assert np.mean(p.min(axis=1) < 0.05) > 0.2  # negative control
+
+
+def test_as_many_items_as_are_said_to_be_needed_show_an_equal_student_four_times_in_five():
+    needed = stats.items_needed(0.05, 0.2)
+    assert passing(needed, 0.2, 0.0) == pytest.approx(0.8, abs=0.02)
+    assert passing(stats.items_needed(0.05, 0.3, -0.01), 0.3, -0.01) == pytest.approx(0.8, abs=0.02)
+    assert passing(needed // 2, 0.2, 0.0) < 0.6  # negative control
+
+
+def test_the_difference_said_before_the_run_is_found_four_times_in_five():
+    for n, discordant in ((208, 0.2), (1000, 0.1)):
+        size = stats.detectable_before(n, discordant)
+        found = [d.high < 0 for d in differences(n, discordant, -size)]
+        assert np.mean(found) == pytest.approx(0.8, abs=0.025)
+
+
+def differences(n, discordant, difference, trials=4000):
+    """Paired differences of ``n`` items of which a share ``discordant`` is answered right by one system alone."""
+    rng = np.random.default_rng(n)
+    lost = (discordant - difference) / 2
+    for _ in range(trials):
+        drawn = rng.choice([-1.0, 0.0, 1.0], size=n, p=[lost, 1 - discordant, discordant - lost])
+        yield stats.paired_difference(drawn, np.zeros(n), range(n))
+
+
+def passing(n, discordant, difference):
+    """Share of trials that show non-inferiority by a margin of 5 points."""
+    found = [stats.non_inferiority(d, 0.05) == "pass" for d in differences(n, discordant, difference)]
+    return float(np.mean(found))

@@ -265,3 +265,73 @@ def test_a_judge_reads_the_arms_of_a_run_and_its_verdicts_are_kept(project, tmp_
     assert [6 * arm["accuracy"]["value"] for arm in report["arms"]] == pytest.approx([3.0, *points])
     kept = samples.read(home / "run" / "eval" / "student.parquet")
     assert [sum(s.correct for s in kept)] == points
+
+
+def test_a_cascade_leaves_a_file_for_its_router_and_an_old_one_does_not_stay(project, tmp_path, capsys):
+    home = copy_of(project, tmp_path)
+    arms = "eval.arms=[teacher, student]"
+    with open_run(home / "run") as folder:
+        written = stage.run(load(home, arms, "eval.margin=0.9"), folder)
+        assert "24 items in 12 clusters can show a difference of about" in capsys.readouterr().err
+        assert folder.cascade_json in written
+        facts = json.loads(folder.cascade_json.read_text())
+        report = json.loads(folder.report_json.read_text())
+        best = report["cascade"]["best"]
+        assert (facts["schema"], facts["threshold"], facts["margin"]) == (1, best["threshold"], 0.9)
+        assert facts["escalated"] == best["escalated"]
+        assert facts["accuracy"]["low"] == best["accuracy_low"]
+        assert facts["confidence"]["kind"] == "logprob"
+        assert facts["prompts"] == {"student": [], "teacher": []}  # both are asked alike
+        assert facts["max_new_tokens"] == 4
+        assert facts["measured_on"]["languages"] == ["en", "fr"]
+        assert facts["eur_per_1000_requests"] is None  # a fake has no price
+        stage.run(load(home, arms, "eval.margin=0.0001"), folder)
+        assert not folder.cascade_json.exists()
+
+
+def test_votes_are_drawn_once_and_are_in_no_measure_of_the_arm(project, tmp_path, monkeypatch):
+    home = copy_of(project, tmp_path)
+    settings = ("eval.arms=[teacher, student]", "eval.margin=0.9", "eval.self_consistency=3")
+    with open_run(home / "run") as folder:
+        written = stage.run(load(home, *settings), folder)
+        report = json.loads(folder.report_json.read_text())
+        voted = samples.read(folder.eval / "student.votes.parquet")
+        assert folder.eval / "student.votes.parquet" in written
+        assert len(voted) == 24
+        assert {s.confidence for s in voted} <= {0.0, 1 / 3, 2 / 3, 1.0}
+        assert all(s.completion_tokens == 12 for s in voted)  # three answers of four tokens
+        assert report["cascade"]["confidence"] == "self_consistency"
+        assert report["arms"][1]["speed"]["answers"] == 24
+        facts = json.loads(folder.cascade_json.read_text())["confidence"]
+        assert (facts["answers"], facts["temperature"], facts["labels"]) == (3, 0.7, LABELS)
+        before = folder.report_json.read_bytes()
+        from distill.providers import transformers
+
+        async def refuse(self, requests):
+            raise AssertionError("asked again")
+
+        monkeypatch.setattr(transformers.TransformersProvider, "ask", refuse)
+        stage.run(load(home, *settings), folder)
+        assert folder.report_json.read_bytes() == before
+
+
+def test_openings_are_told_apart_and_other_texts_are_not_served():
+    from dataclasses import dataclass
+
+    from distill.records import Message, Request
+    from evals.cascade_file import openings
+
+    @dataclass
+    class Asked:
+        request: Request
+
+    def asked(system, *texts):
+        return [Asked(Request((Message("system", system), Message("user", text)))) for text in texts]
+
+    assert openings(asked("a", "1", "2"), asked("a", "1", "2")) == {"student": [], "teacher": []}
+    assert openings(asked("a", "1", "2"), asked("b", "1", "2")) == {
+        "student": [{"role": "system", "content": "a"}],
+        "teacher": [{"role": "system", "content": "b"}],
+    }
+    assert openings(asked("a", "1", "2"), asked("b", "1", "x")) is None
+    assert openings([*asked("a", "1"), *asked("c", "2")], asked("b", "1", "2")) is None
