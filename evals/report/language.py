@@ -35,7 +35,7 @@ class Language:
     before_percent: str
     before_unit: str
 
-    def say(self, key: str, **values: object) -> str:
+    def say(self, key: str, /, **values: object) -> str:
         """The sentence of ``key``. KeyError when nobody has written it."""
         return self.contracted(self.sentences[key].format(**values)) if values else self.sentences[key]
 
@@ -177,16 +177,21 @@ def french(text: str) -> str:
 @functools.cache
 def language(code: str) -> Language:
     """The language of a code in LANGUAGES. KeyError for another."""
-    from ruamel.yaml import YAML
-
     numbers = {"en": (".", ",", FIXED, " "), "fr": (",", NARROW, NARROW, FIXED)}[code]
-    text = (resources.files("evals.report") / "words" / f"{code}.yaml").read_text("utf-8")
-    tree = YAML(typ="safe").load(text)
-    phrases = tree.pop("phrases", {})
+    names = {f"lang.{short}": name[code] for short, name in _yaml("languages").items()}
+    phrases = _yaml(f"phrases.{code}") if code != "en" else {}
     typeset: Callable[[str], str] = french if code == "fr" else str
     return Language(
         code,
-        {key: typeset(sentence) for key, sentence in _entries(tree).items()},
+        {key: typeset(sentence) for key, sentence in _entries(_yaml(code)).items()} | names,
         tuple((_pattern(phrase), typeset(said)) for phrase, said in phrases.items()),
         *numbers,
     )
+
+
+def _yaml(name: str) -> dict[str, Any]:
+    """A file of `words/`."""
+    from ruamel.yaml import YAML
+
+    text = (resources.files("evals.report") / "words" / f"{name}.yaml").read_text("utf-8")
+    return dict(YAML(typ="safe").load(text))

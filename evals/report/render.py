@@ -26,6 +26,7 @@ SECTIONS = {
     "money": ("money", "money.title"),
     "languages": ("slices", "slices.languages"),
     "tasks": ("slices", "slices.tasks"),
+    "slices": ("slices", "slices.further"),
     "speed": ("speed", "speed.title"),
     "energy": ("energy", "energy.title"),
     "words": ("words", "words.title"),
@@ -125,5 +126,7 @@ def _shared(view: View) -> dict[str, Any]:
         "arms": [(number, arm, view.role(arm["name"])) for number, arm in enumerate(view.report["arms"])],
         "has_first": load.has_first,
         "drawn_slices": partial(slices.names, view),
+        "slices_title": partial(slices.title, view),
+        "further": [f"slices.{field}" for field in view.report.get("slices", {})],
         **{f"figure_{name}": partial(draw, view) for name, draw in FIGURES.items()},
     }

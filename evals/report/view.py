@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from evals.report import numbers
-from evals.report.language import MINUS
+from evals.report.language import MINUS, NARROW
 from evals.verdict import cap, cascade_sentence
 
 if TYPE_CHECKING:
@@ -31,20 +31,27 @@ class View:
 
     # -- words ------------------------------------------------------------------------------------------------------
 
-    def t(self, key: str, **values: object) -> Markup:
+    def t(self, key: str, /, **values: object) -> Markup:
         """The sentence of ``key`` for the page; values that are no Markup are escaped."""
         return Markup(self.to.contracted(Markup(escape(self.to.sentences[key])).format(**values)))
 
-    def say(self, key: str, **values: object) -> str:
+    def say(self, key: str, /, **values: object) -> str:
         """The sentence as plain text, for figures and attributes."""
         return self.to.say(key, **values)
 
     def phrase(self, text: str) -> Markup:
-        """What a producer wrote in English, in this language; unknown text is marked as the English it is."""
-        said = self.to.phrase(text)
+        """What a producer wrote in English, in this language; a part that is not known is marked as English."""
         if self.to.code == "en":
-            said = re.sub(r"(?<=\s)-(?=\d)", MINUS, text)
-        return escape(said) if said is not None else Markup('<span lang="en">{}</span>').format(text)
+            return escape(re.sub(r"(?<=\s)-(?=\d)", MINUS, text))
+        parts = [(part, self.to.phrase(part)) for part in text.split("; ")]
+        shown = [escape(said) if said is not None else self._foreign(part) for part, said in parts]
+        return Markup(f"{NARROW}; ").join(shown)
+
+    def _foreign(self, text: str) -> Markup:
+        """English inside of a page that is not; an address or a name is no language."""
+        if not re.search(r"[a-z]{2} [a-z]", text):
+            return escape(text)
+        return Markup('<span lang="en">{}</span>').format(text)
 
     @cached_property
     def verdict(self) -> Mapping[str, Any]:

@@ -17,15 +17,12 @@ LEFT, RIGHT, TOP, BOTTOM = 62.0, WIDTH - 16.0, 16.0, 236.0
 def deferral(view: View) -> Markup:
     """The curve with its intervals, the margin, and the best point."""
     curve, best = view.report["cascade"]["curve"], view.report["cascade"]["best"]
-    banded = all(p.get("accuracy_low") is not None and p.get("accuracy_high") is not None for p in curve)
-    kinds = ("accuracy", "accuracy_low", "accuracy_high") if banded else ("accuracy",)
-    low, high = share_range([p[k] for p in curve for k in kinds])
+    low, high = share_range([p[k] for p in curve for k in ("accuracy", "accuracy_low", "accuracy_high")])
     y, body = heights(low, high, LEFT, RIGHT, TOP, BOTTOM, view.to.tick)
     x = lambda v: LEFT + v * (RIGHT - LEFT)  # noqa: E731
     body += [text(x(v / 5), BOTTOM + 20, view.to.tick(v / 5), "tick", "middle") for v in range(6)]
-    if banded:
-        ends = [[(x(p["escalated"]), y(p[k])) for p in curve] for k in ("accuracy_high", "accuracy_low")]
-        body.append(ribbon(ends[0], ends[1], "ribbon"))
+    ends = [[(x(p["escalated"]), y(p[k])) for p in curve] for k in ("accuracy_high", "accuracy_low")]
+    body.append(ribbon(ends[0], ends[1], "ribbon"))
     limit = curve[-1]["accuracy"] - view.report["margin"]
     if low <= limit <= high:
         body.append(line(LEFT, y(limit), RIGHT, y(limit), "margin"))

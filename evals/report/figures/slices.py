@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from evals.report.svg import WIDTH, line, mark, share_range, svg, text, ticks
@@ -18,9 +19,15 @@ MANY = 8
 """From so many slices on only the two systems that are judged are drawn; the table holds all."""
 
 
-def names(view: View, key: str) -> list[str]:
-    """The systems drawn for ``key`` (languages, tasks)."""
-    return view.chosen[:2] if len(view.report[key]) > MANY else view.chosen
+def names(view: View, path: str) -> list[str]:
+    """The systems drawn for the slices at ``path`` (languages, tasks, slices.FIELD)."""
+    return view.chosen[:2] if len(view.at(path)) > MANY else view.chosen
+
+
+def title(view: View, path: str) -> str:
+    """What these slices are by."""
+    further = path.startswith("slices.")
+    return view.say("slices.field", field=path.removeprefix("slices.")) if further else view.say(f"slices.{path}")
 
 
 def name_of(view: View, key: str, part: Mapping[str, Any]) -> str:
@@ -30,7 +37,7 @@ def name_of(view: View, key: str, part: Mapping[str, Any]) -> str:
 
 def slices(view: View, key: str) -> Markup:
     """Accuracy with intervals for each language or task."""
-    shown, parts = names(view, key), view.report[key]
+    shown, parts = names(view, key), view.at(key)
     low, high = share_range([p["arms"][n]["accuracy"][k] for p in parts for n in shown for k in ("low", "high")])
     x = lambda v: LEFT + (v - low) / (high - low) * (RIGHT - LEFT)  # noqa: E731
     group = STEP * len(shown) + AIR
@@ -50,8 +57,9 @@ def slices(view: View, key: str) -> Markup:
             for p in parts
         ],
     )
-    about = view.say(f"slices.about_{key}", metric=view.Metric, facts=facts)
-    return svg(f"fig-{key}", view.say(f"slices.{key}"), about, bottom + 48, body)
+    about = view.say("slices.about", metric=view.Metric, facts=facts)
+    name = "fig-" + re.sub(r"[^\w-]", "-", key)
+    return svg(name, title(view, key), about, bottom + 48, body)
 
 
 def _group(
@@ -59,13 +67,13 @@ def _group(
 ) -> list[str]:
     """Name, number of items, and a whisker and mark for each system."""
     middle = top + (STEP * len(shown) + AIR) / 2
-    title = name_of(view, key, part)
-    title = title if len(title) <= 26 else title[:25] + "…"
+    name = name_of(view, key, part)
+    name = name if len(name) <= 26 else name[:25] + "…"
     count = view.say("slices.rows", n=view.to.number(part["n"]))
-    body = [text(LEFT - 14, middle - 2, title, "label", "end"), text(LEFT - 14, middle + 13, count, "tick", "end")]
-    for number, name in enumerate(shown):
-        y, accuracy = top + AIR / 2 + STEP * (number + 0.5), part["arms"][name]["accuracy"]
-        role = view.role(name)
+    body = [text(LEFT - 14, middle - 2, name, "label", "end"), text(LEFT - 14, middle + 13, count, "tick", "end")]
+    for number, system in enumerate(shown):
+        y, accuracy = top + AIR / 2 + STEP * (number + 0.5), part["arms"][system]["accuracy"]
+        role = view.role(system)
         body += [line(x(accuracy["low"]), y, x(accuracy["high"]), y, f"whisker {role}")]
         body += [mark(x(accuracy["value"]), y, role)]
     return body
