@@ -199,9 +199,18 @@ class Cascade:
             return logprob_confidence(found), found
         asked = self.facts["confidence"]
         wanted = [{**settings, "temperature": asked["temperature"], "seed": seed} for seed in range(asked["answers"])]
-        answers = list(self.pool.map(lambda one: self.student.chat(messages, one), wanted))
-        index, share = tally([text_of(one) for one in answers], asked["labels"])
-        return share, answers[index]
+        answers = list(self.pool.map(lambda one: self.drawn(messages, one), wanted))
+        index, share = tally(["" if one is None else text_of(one) for one in answers], asked["labels"])
+        chosen = answers[index] or next((one for one in answers if one is not None), None)
+        if chosen is None:
+            raise Problem(502, "the student's server gave none of the answers that were to be drawn")
+        return share, chosen
+
+    def drawn(self, messages: list[Any], settings: dict[str, Any]) -> dict[str, Any] | None:
+        """One answer of several; None where it broke: it agrees with nobody."""
+        with contextlib.suppress(Problem):
+            return self.student.chat(messages, settings)
+        return None
 
     def for_teacher(self, messages: list[Any]) -> list[Any]:
         """The same turns behind what the teacher was asked with, where the student's own opening stands before them."""

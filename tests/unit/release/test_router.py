@@ -20,11 +20,11 @@ from distill import plugins
 from distill.config import RunConfig, Serving
 from distill.query.store import Store
 from distill.release import cascade_router as router
-from evals import cascade, cascade_file
+from evals import cascade, cascade_file, consistency
 from evals.analysis import Arm, Question, analyse
 from evals.asking import Desk, ask, exams
 from evals.confidence import mean_probability
-from evals.samples import same
+from evals.samples import Sample, same
 from evals.tasks import classification, exact
 
 KEY = "the-teachers-" + "own-key"
@@ -51,6 +51,7 @@ class Engine(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.body = body
         self.server.got.append((self.headers.get("Authorization"), body))
         if self.server.breaks is not None:
             self.server.breaks(self)
@@ -259,6 +260,33 @@ def test_the_form_in_which_votes_are_counted_is_the_tasks_own(labels, module):
     for _ in range(2000):
         text = "".join(rng.choice(parts) for _ in range(rng.randint(0, 4)))
         assert router.form(text, list(labels)) == module.normal(text, config), repr(text)
+
+
+def test_a_count_of_votes_is_the_evaluations_own():
+    config = classification.Config(kind="classification", path="x", choices=("mail", "games"))
+    rng = random.Random(0)
+    for _ in range(500):
+        texts = [rng.choice(["mail", "Games.", "I cannot say", "games, I think"]) for _ in range(rng.randint(2, 7))]
+        group = [
+            Sample("i", "t", "c", "", "", "", text, classification.normal(text, config), 1.0, finish=str(n))
+            for n, text in enumerate(texts)
+        ]
+        (found,) = consistency.tallied(group, len(group))
+        assert router.tally(texts, ["mail", "games"]) == (int(found.finish), found.confidence)
+
+
+def test_a_vote_that_breaks_agrees_with_nobody_and_none_at_all_is_a_502(fakes, routed):
+    votes = {"kind": "self_consistency", "answers": 4, "temperature": 0.7, "labels": []}
+    facts = {**FACTS, "confidence": votes, "threshold": 0.7}
+    same = '{"choices": [{"message": {"content": "same"}}]}'
+    fakes[0].breaks = lambda h: h.reply(*((500, "") if h.body["seed"] == 0 else (200, same)))
+    status, headers, _ = call(routed(facts), QUESTION)
+    assert status == 200
+    assert headers["X-Confidence"] == "0.75"
+    fakes[0].breaks = BROKEN["html"]
+    status, _, body = call(routed(facts), QUESTION)
+    assert status == 502
+    assert b"none of the answers" in body
 
 
 def redirected(handler):
