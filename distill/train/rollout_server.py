@@ -1,4 +1,4 @@
-"""A vLLM server of your own that draws the student's answers: its adapters, its samples, its scores.
+"""A vLLM server of your own that draws the student's answers: its adapters and its samples.
 
     VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve STUDENT --enable-lora --max-lora-rank R
 
@@ -106,12 +106,6 @@ class RolloutServer:
         raws = self._post(COMPLETIONS, bodies)
         return [self._drawn(raw, ids, settings) for raw, ids in zip(raws, prompts, strict=True)]
 
-    def score(self, name: str, texts: Sequence[Sequence[int]]) -> list[float]:
-        """Log-probability of every token but the first of each text, one after the other."""
-        fixed = {"model": name, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
-        raws = self._post(COMPLETIONS, [fixed | {"prompt": list(ids)} for ids in texts])
-        return [value for raw, ids in zip(raws, texts, strict=True) for value in self._scores(raw, ids)]
-
     def _drawn(self, raw: bytes, prompt: Sequence[int], settings: dict[str, Any]) -> Drawn:
         try:
             (choice,) = json.loads(raw)["choices"]
@@ -127,14 +121,6 @@ class RolloutServer:
         if max(ids) >= self.vocab:
             raise self._strange(f"it drew token {max(ids)} outside the student's vocabulary of {self.vocab}")
         return Drawn(tuple(ids), values)
-
-    def _scores(self, raw: bytes, ids: Sequence[int]) -> list[float]:
-        try:
-            (choice,) = json.loads(raw)["choices"]
-            places = choice["prompt_logprobs"][1:]
-            return [max(LEAST, float(p[str(i)]["logprob"])) for p, i in zip(places, ids[1:], strict=True)]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise self._strange("it does not score the tokens it is given (prompt_logprobs)") from None
 
     def _get(self, path: str) -> bytes:
         try:

@@ -85,8 +85,6 @@ class Vllm:
 
     def complete(self, body: dict) -> dict:
         model, ids = self.models[body["model"]], list(body["prompt"])
-        if body.get("prompt_logprobs") is not None:
-            return {"prompt_logprobs": [None, *self.scores(model, ids)]}
         assert [body[name] for name in ("top_p", "top_k", "min_p", "repetition_penalty")] == [1, 0, 0, 1]
         generator, said, values = torch.Generator().manual_seed(body["seed"] % 2**63 + self.tilt), [], []
         while len(said) < body["max_tokens"] and (not said or said[-1] not in body["stop_token_ids"]):
@@ -97,13 +95,8 @@ class Vllm:
         named = {"tokens": [f"token_id:{i}" for i in said], "token_logprobs": values}
         return {"token_ids": said, "prompt_token_ids": ids, "logprobs": named}
 
-    def scores(self, model, ids: list[int]) -> list[dict]:
-        with torch.no_grad():
-            logprobs_TV = model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
-        return [{str(i): {"logprob": float(row_V[i])}} for row_V, i in zip(logprobs_TV[:-1], ids[1:], strict=True)]
-
     def drawn(self) -> list[dict]:
-        return [body for path, body in self.asked if path == "completions" and "seed" in body]
+        return [body for path, body in self.asked if path == "completions" and body["model"] != BASE]
 
     def config(self, **values) -> dict:
         url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
@@ -253,22 +246,26 @@ def test_a_server_that_is_gone_ends_the_run_with_12_after_some_tries(server, tin
 
 
 def retokenized(choice):
-    return choice if "token_ids" not in choice else choice | {"token_ids": [*choice["token_ids"][:-1], 7, 7]}
+    return choice | {"token_ids": [*choice["token_ids"][:-1], 7, 7]}
 
 
 def with_bos(choice):
-    return choice if "token_ids" not in choice else choice | {"prompt_token_ids": [1, *choice["prompt_token_ids"]]}
+    return choice | {"prompt_token_ids": [1, *choice["prompt_token_ids"]]}
 
 
 def without_ids(choice):
-    return choice if "token_ids" not in choice else {"text": "rose", "logprobs": None}
+    return {"text": "rose", "logprobs": None}
 
 
 def outside(choice):
-    if "token_ids" not in choice:
-        return choice
     named = choice["logprobs"] | {"tokens": ["token_id:9999"] * len(choice["token_ids"])}
     return choice | {"token_ids": [9999] * len(choice["token_ids"]), "logprobs": named}
+
+
+def processed(choice):
+    """`--logprobs-mode processed_logprobs` at a temperature, or any other numbers."""
+    named = choice["logprobs"] | {"token_logprobs": [0.3 * value for value in choice["logprobs"]["token_logprobs"]]}
+    return choice | {"logprobs": named}
 
 
 @pytest.mark.parametrize(
@@ -278,12 +275,12 @@ def outside(choice):
         (with_bos, "other tokens than the prompt's"),
         (without_ids, "no token ids"),
         (outside, "outside the student's vocabulary"),
-        (lambda choice: choice | {"prompt_logprobs": None}, "does not score"),
+        (processed, "not the student's base"),
     ],
 )
 def test_a_server_that_speaks_of_other_tokens_is_refused(server, tiny_student, taught_teacher, tmp_path, spoil, says):
     server.spoil = spoil
-    with pytest.raises(EnvironmentProblem, match=says):
+    with pytest.raises((EnvironmentProblem, ConfigError), match=says):
         train(tmp_path, tiny_student, **settings(server, taught_teacher))
 
 
