@@ -17,7 +17,7 @@ ALIKE = 1e-3
 """Least 1 - r^2 of the two token counts (uncentred): below, every call has the same mix."""
 UNSURE = 0.25
 """Largest standard error of either price, as a share of it."""
-NOTHING = (0.0,) * 7
+NOTHING: tuple[float, ...] = (0.0,) * 7
 
 
 def moment(read: float, written: float, seconds: float) -> tuple[float, ...]:
