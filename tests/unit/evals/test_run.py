@@ -95,6 +95,15 @@ def test_every_arm_answers_every_item_and_the_report_follows_the_schema(project,
         assert arms["teacher"]["cost"]["per_1000_requests"] is None  # a fake has no price: unknown, not free
         assert arms["student"]["cost"]["per_1000_requests"]["value"] > 0
         assert arms["student"]["speed"]["answers"] == 24
+        assert arms["student"]["cost"]["per_mtok"]["split"]
+        bill = report["economics"]["one_off"]
+        assert (bill["teacher_eur"], bill["total_eur"], bill["unknown"]) == (None, None, ["teacher", "evaluation"])
+        assert bill["training_eur"] == pytest.approx(3.0 * 0.05 / 3600)
+        assert bill["known_eur"] > bill["training_eur"]
+        words = {row["lang"]: row for row in report["words"]}
+        assert set(words) == {"en", "fr"}
+        assert words["fr"]["arms"]["student"]["tokens_per_word"] > 1  # by the tiny model's own tokenizer
+        assert words["fr"]["arms"]["teacher"] == {"tokens_per_word": None, "eur_per_1000_words": None}
         assert arms["student"]["speed"]["peak_bytes"] > 1e7
         assert arms["baseline_gold"]["accuracy"]["value"] == 1.0  # the label is a word of the text
         assert report["method"] | {"draws": 0} == {
