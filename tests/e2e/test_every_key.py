@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from distill import cli, config, pdf
+from distill import cli, config, counters, pdf
 from tests.e2e.line import CONFIG, sends, write_run
 
 if TYPE_CHECKING:
@@ -70,6 +70,13 @@ PAID = {
 }
 MISTRAL = {"teacher": {"kind": "openai", "provider": "scaleway", "model": "mistral-small-3.2-24b-instruct-2506"}}
 WAIVER = [{"model": "path:unlicensed", "name": "A. Person", "date": "2026-11-01", "reason": "we made it ourselves"}]
+LOAD = {"eval.load": {"concurrency": [1], "requests": 2, "arms": ["student"], "objective": {"e2e_s": 60}}}
+LOAD_OF_ONE_PAID = {
+    "eval.alternatives": [PAID["teacher"]],
+    "eval.load": {"concurrency": [1], "requests": 2, "arms": ["alternative-1"]},
+    "generate.max_cost_eur": 1.0,
+}
+ENERGY = {"eval.energy": {"zone": "FRA", "gpu": "L4"}}
 MARK = "Q9-declared-by-a-person"
 
 CHANGES: dict[str, Change] = {
@@ -175,6 +182,21 @@ CHANGES: dict[str, Change] = {
     "eval.serving.source": Change("elsewhere", "report"),
     "eval.teacher_serving": Change({"eur_per_hour": 9.0, "source": "x"}, "report"),
     "eval.examples": Change(1, "report"),
+    "eval.languages": Change(["fr"], "pages"),
+    "eval.pdf": Change(True, "pages"),
+    "eval.load.concurrency": Change([1, 2], "report", LOAD),
+    "eval.load.requests": Change(3, "report", LOAD),
+    "eval.load.arms": Change(["teacher"], "report", LOAD),
+    "eval.load.objective.ttft_s": Change(30, "report", LOAD),
+    "eval.load.objective.tpot_s": Change(30, "report", LOAD),
+    "eval.load.objective.e2e_s": Change(1e-9, "report", LOAD),
+    "eval.load.objective.share": Change(0.5, "report", LOAD),
+    "eval.load.paid": Change(True, "end", LOAD_OF_ONE_PAID),
+    "eval.energy.zone": Change("POL", "report", ENERGY),
+    "eval.energy.pue": Change(1.1, "report", ENERGY),
+    "eval.energy.gpu": Change("A100-SXM-80GB", "report", ENERGY),
+    "eval.energy.gpus": Change(2, "report", ENERGY),
+    "eval.energy.watts": Change([10, 20], "report", ENERGY),
     "release.version": Change("0.3.0", "bundle"),
     "release.targets": Change(["adapter"], "bundle"),
     "release.licence": Change("mit", "bundle"),
@@ -265,6 +287,7 @@ def fingerprint(out: Path, code: int, said: str) -> dict[str, Any]:
         "checkpoints": sorted(path.name for path in (out / "checkpoints").glob("step-*")),
         "trackers": [path.name.partition(".")[0] for path in (out / "trackers").rglob("events.*")],
         "report": report(out / "eval" / "report.json", out / "eval" / "speed.json"),
+        "pages": sorted(path.name for path in out.glob("report*")),
         "bundle": sorted(
             (path.relative_to(out / "release").as_posix(), digest(path) if path.name == "README.md" else "")
             for path in (out / "release").rglob("*")
@@ -299,15 +322,36 @@ def report(path: Path, speed: Path) -> Any:
     items = {name: len(rows) for name, rows in body["items"].items()}
     deferred = (body["cascade"] or {}).get("confidence")
     told = body["margin"], body["method"], body["sets"], body["verdict"]["outcome"], deferred
-    return arms, economics, told, items, sizes
+    return arms, economics, told, items, sizes, loaded(body["load"]), powered(body["energy"])
+
+
+def loaded(load: Any) -> Any:
+    """The sweep without what it measured."""
+    if load is None:
+        return None
+    arms = [
+        (a["name"], a["best"], [(x["concurrency"], x["requests"], x["within"]) for x in a["levels"]])
+        for a in load["arms"]
+    ]
+    return load["objective"], load["prompts"], arms
+
+
+def powered(energy: Any) -> Any:
+    """Electricity without what it measured: how each figure came about, up to the seconds that went into it."""
+    if energy is None:
+        return None
+    arms = [(one["name"], one["how"], one["note"].partition(" over ")[0]) for one in energy["arms"]]
+    return energy["zone"], energy["pue"], energy["grid"], arms
 
 
 @pytest.mark.parametrize("key", CHANGES)
 def test_the_key_changes_behaviour(key, folder, base_runs, tmp_path, capsys, monkeypatch):
-    if key == "release.pdf" and not pdf.available():
+    if key in ("release.pdf", "eval.pdf") and not pdf.available():
         pytest.skip("no PDF can be drawn here")
     for name in ("MISTRAL_API_KEY", "SCW_SECRET_KEY"):
         monkeypatch.delenv(name, raising=False)  # no test may ask a real endpoint
+    monkeypatch.setattr(counters, "POWERCAP", tmp_path)  # estimates, also where there are counters
+    monkeypatch.setattr(counters, "find_spec", lambda name: None)
     change = CHANGES[key]
     name = json.dumps(change.given, sort_keys=True)
     for given in ({}, change.given):  # the plain run first: some changes name its bundle
