@@ -15,7 +15,7 @@
       trackers/          files of train.trackers
       student/           adapter or full weights, tokenizer, student.json
       eval/              <arm>.parquet, <arm>.votes.parquet, report.json, cascade.json (see evals/cascade_file.py)
-      report.html
+      report.html        one page per language (report.fr.html), and as PDF where wanted
       release/<name>-<version>/
 """
 
@@ -123,6 +123,11 @@ class RunFolder:
     @property
     def report_html(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def report_pages(self) -> list[Path]:
+        """The report's pages and PDFs that are there, in every language."""
+        return sorted(path for end in ("html", "pdf") for path in self.path.glob(f"report*.{end}"))
 
     @property
     def release(self) -> Path:

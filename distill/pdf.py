@@ -42,6 +42,11 @@ def from_html(page: str) -> bytes:
     return made
 
 
+def require() -> None:
+    """Raises MissingDependency or EnvironmentProblem where no PDF can be drawn: said before the work, not after it."""
+    _library()
+
+
 def available() -> bool:
     """True when a PDF can be drawn on this machine."""
     try:

@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--candidate", metavar="NAME", help="the system judged (default: the first that is not the reference)")
     add("--margin", type=_share, default=0.05, metavar="SHARE", help="accuracy that may be lost (default 0.05)")
     add("--out", type=Path, default=Path("compare"), metavar="DIR", help="folder of the report (default: compare)")
+    add("--pdf", action="store_true", help="write the report as PDF too (pip install 'alambic[pdf]')")
     add("--gate", action="store_true", help="exit 20 when the candidate fails, 21 when there are too few items")
     add("--hold", action="store_true", help="hold systems to the legal answers where their engine can")
     add("--seed", type=_natural, default=0, help="seed of the bootstrap")
@@ -107,8 +108,11 @@ _share.__name__, _natural.__name__, _draws.__name__, _euros.__name__, _pin.__nam
 
 def main(args: argparse.Namespace) -> int:
     """Compare, print the table, write the report; the exit code is the gate's when one is asked for."""
-    from evals.run import publish
+    from distill import pdf
+    from evals.report.publish import publish
 
+    if args.pdf:
+        pdf.require()
     chosen = systems.parse(args.systems)
     reference, candidate = _roles(args, [system.name for system in chosen])
     arms, extra = _arms(args, chosen, reference)
@@ -125,14 +129,14 @@ def main(args: argparse.Namespace) -> int:
     )
     report = analyse(arms, question)
     args.out.mkdir(parents=True, exist_ok=True)
-    publish(report, args.out / "report.json", args.out / "report.html")
+    pages = publish(report, args.out / "report.json", args.out, as_pdf=args.pdf)
     show(report)
-    print(f"report: {args.out / 'report.html'}")
+    print(f"report: {', '.join(map(str, pages))}")
     outcome = report["verdict"]["outcome"]
     if not args.gate or outcome == "pass":
         return 0
     error = GateFailed if outcome == "fail" else GateInconclusive
-    raise error(report["verdict"]["headline"], safe=str(args.out / "report.html"))
+    raise error(report["verdict"]["headline"], safe=str(pages[0]))
 
 
 def _roles(args: argparse.Namespace, names: Sequence[str]) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Stage 3: teacher, base student, student and the humble baseline answer the same items; then the report.
 
-Writes eval/<arm>.parquet, eval/report.json, report.html. The gate (exit 20/21) is judged after all is written.
+Writes eval/<arm>.parquet, eval/report.json, report.html and its translations. The gate (exit 20/21) is judged last.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from distill import gates
-from distill.artifacts import write_json, write_text
+from distill import gates, pdf
 from distill.errors import ConfigError, GateFailed, GateInconclusive
 from distill.progress import say
 from distill.query import went
@@ -19,6 +18,7 @@ from evals import arms, baseline, bill, cascade_file, measures, meter, money, pl
 from evals.analysis import Arm, Question, analyse
 from evals.asking import Exam, exams
 from evals.leaks import leaks
+from evals.report.publish import publish
 from evals.stats import detectable_before
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         raise ConfigError(
             "eval.tasks is empty", next="name a task: eval.tasks: [{kind: classification, path: test.jsonl}]"
         )
+    if config.eval.pdf:
+        pdf.require()
     gates.check_regions(config)  # an alternative or a judge may be new since the teacher was asked
     base, tokens = config.resolve("."), config.generate.max_new_tokens
     questions = exams(config.eval.tasks, config.prompts, tokens, base, config.seed)
@@ -70,13 +72,13 @@ def run(config: RunConfig, folder: RunFolder) -> Sequence[Path]:
         money=money.Money(config.eval.serving, one_off, money.computer()),
     )
     report = analyse(found, replace(question, extra={**question.extra, **measured, "judges": judges}))
-    publish(report, folder.report_json, folder.report_html)
+    pages = publish(report, folder.report_json, folder.path, config.eval.languages, config.eval.pdf)
     say(report["verdict"]["sentence"])
     served = cascade_file.write(report, config, questions, students, folder)
-    _gate(config, report, folder.report_html)
+    _gate(config, report, pages[0])
     voted = [folder.eval / f"{arm.name}.votes.parquet" for arm in found if arm.voted]
     written = [*(folder.eval / f"{arm.name}.parquet" for arm in found), *voted, *served]
-    return [*written, folder.report_json, folder.report_html]
+    return [*written, folder.report_json, *pages]
 
 
 def announce(questions: Sequence[Exam], margin: float, who: str = "eval") -> None:
@@ -99,14 +101,6 @@ def translations(questions: Sequence[Exam]) -> tuple[str, ...]:
 def texts(questions: Sequence[Exam]) -> tuple[str, ...]:
     """Tasks whose answers are text."""
     return tuple(dict.fromkeys(q.config.title for q in questions if q.config.writes_text))
-
-
-def publish(report: dict[str, Any], json_path: Path, html_path: Path) -> None:
-    """Write the report twice: for machines and for people."""
-    from evals.report.render import html
-
-    write_json(json_path, report)
-    write_text(html_path, html(report))
 
 
 def _judged(

@@ -75,8 +75,8 @@ def show(config: RunConfig, folder: RunFolder) -> None:
     bundle = folder.release / f"{config.name}-{config.release.version}"
     if bundle.is_dir():
         console.print(f"bundle   {bundle}  (distill verify {bundle})", highlight=False, soft_wrap=True)
-    if folder.report_html.exists():
-        console.print(f"report   {folder.report_html}", highlight=False, soft_wrap=True)
+    for page in folder.report_pages:
+        console.print(f"report   {page}", highlight=False, soft_wrap=True)
 
 
 def _table(report: dict[str, Any]) -> Table:

@@ -76,7 +76,7 @@ def _of_ids(folder: RunFolder, ids: set[str]) -> set[str]:
 def _derived(folder: RunFolder) -> list[str]:
     """Remove every file that was made from the store; their names."""
     gone = []
-    for path in (folder.train_data.parent, folder.signals, folder.eval, folder.report_html, folder.manifest):
+    for path in (folder.train_data.parent, folder.signals, folder.eval, *folder.report_pages, folder.manifest):
         if path.is_dir():
             shutil.rmtree(path)
         elif path.exists():

@@ -58,6 +58,10 @@ class Eval(Section):
     """Cost of the machine a self-hosted teacher server runs on. A teacher in this process costs `serving`."""
     examples: Annotated[int, Field(ge=0)] = 50
     """Lost, gained and copied-error items shown in the report, each."""
+    languages: Annotated[tuple[Literal["en", "fr"], ...], Field(min_length=1)] = ("en", "fr")
+    """Languages of the report: `report.html` in English, `report.fr.html` in French."""
+    pdf: bool = False
+    """The report as PDF too, beside each page."""
     load: Load | None = None
     """Latency under load, at several concurrencies. Left out: not measured."""
     energy: Energy | None = None

@@ -42,9 +42,9 @@ def model_card(
         record.settings["release"]["summary"]
         or t("A student of {a}, made from {b}.").format(a=record.teacher_name, b=record.base_name),
         f"\n## {t('Is it good enough?')}\n",
-        record.verdict,
+        record.verdict_in(language),
         "",
-        *_arms(record.report, language),
+        *_arms(record, language),
         t("The full comparison, with intervals, costs and every lost item: `report.html`."),
         f"\n## {t('How it was made')}\n",
         *table(("", ""), _made(record, language), language),
@@ -155,10 +155,9 @@ def cell(value: Any, language: str = "en") -> str:
     return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def _arms(report: Mapping[str, Any], language: str) -> list[str]:
+def _arms(record: Record, language: str) -> list[str]:
     """Accuracy of every system on every task, with its 95 % interval."""
-    t, tasks = words(language), report.get("tasks", [])
-    labels = {arm["name"]: arm.get("label") or arm["name"] for arm in report.get("arms", [])}
+    t, tasks, labels = words(language), record.report.get("tasks", []), record.labels_in(language)
     head = (t("accuracy, 95 % interval"), *(f"{task['name']} ({task['n']} {t('items')})" for task in tasks))
     return table(
         head,

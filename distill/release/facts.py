@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill import catalog
 from distill.release import tensors
+from distill.release.words import LANGUAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -290,9 +291,13 @@ def _conclusion(share: float | None, original: float | None) -> Fact:
 def _economy(record: Record, parameters: int) -> dict[str, Fact]:
     report = record.report
     arms = {arm["name"]: arm for arm in report.get("arms", [])}
-    humble = "; ".join(
-        f"{arms[n]['label']}: {arms[n]['accuracy']['value']:.3f}" for n in report.get("humble", []) if n in arms
-    )
+    humble = {
+        language: "; ".join(
+            f"{labels[n]}: {arms[n]['accuracy']['value']:.3f}" for n in report.get("humble", []) if n in arms
+        )
+        for language in LANGUAGES
+        for labels in [record.labels_in(language)]
+    }
     teacher = catalog.find_model(record.teacher_name)
     size = teacher.params_b if teacher else None
     sides = [arms.get(str(report.get(side)), {}) for side in ("candidate", "reference")]
@@ -303,7 +308,7 @@ def _economy(record: Record, parameters: int) -> dict[str, Fact]:
         "fr": "aucun : les poids tournent là où le client les exécute",
     }
     return {
-        "humble": _measured(humble, "eval/report.json"),
+        "humble": _measured(humble if humble["en"] else None, "eval/report.json"),
         "size_ratio": Fact(f"{parameters / (size * 1e9):.3g}", "estimated", "catalogue") if size else Fact(),
         "cost_1000": Fact(_pair(costs), "measured", "eval/report.json")
         if any(c is not None for c in costs)

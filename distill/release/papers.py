@@ -65,7 +65,7 @@ def distillation(record: Record, language: str = "en") -> str:
         f"## {t('As recorded by the training')}\n",
         *entries(record.student, language),
         f"## {t('What was lost')}\n",
-        record.verdict,
+        record.verdict_in(language),
         "",
         *table((t("task"), *map(t, LOST)), _lost(record, "tasks")),
         *table((t("language"), *map(t, LOST)), _lost(record, "languages")),

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from distill.artifacts import sha256_file
 from distill.errors import DataError, IntegrityError
 from distill.records import Message
+from distill.release.words import words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from distill.config import RunConfig
     from distill.models import Resolved
 
+UNJUDGED = "This run has no evaluation."
 OWN_HOST = re.compile(r"^(localhost|[\d.]+|\[.*|[^.]+|.*\.(local|internal|lan|home\.arpa))$")
 
 
@@ -88,7 +90,18 @@ class Record:
     @property
     def verdict(self) -> str:
         """The evaluation's one sentence, or a sentence that says there is none."""
-        return str(self.report.get("verdict", {}).get("sentence") or "This run has no evaluation.")
+        return self.verdict_in("en")
+
+    def verdict_in(self, language: str) -> str:
+        """The same in another language. English where a report of an earlier version has no other."""
+        said = self.report.get("verdict", {})
+        return str(said.get(language, {}).get("sentence") or said.get("sentence") or words(language)(UNJUDGED))
+
+    def labels_in(self, language: str) -> dict[str, str]:
+        """System of the evaluation -> what it is called in a language."""
+        known = self.report.get("verdict", {}).get(language, {}).get("labels", {})
+        arms = self.report.get("arms", [])
+        return {arm["name"]: known.get(arm["name"]) or arm.get("label") or arm["name"] for arm in arms}
 
 
 def read(config: RunConfig, folder: RunFolder, base: Resolved) -> Record:

@@ -184,8 +184,8 @@ def _write_papers(made: Record, folder: RunFolder, job: Job, checks: dict[str, d
     missing = licence.write(made, bundle)
     (bundle / "papers").mkdir()
     (bundle / "config").mkdir()
-    if folder.report_html.is_file():
-        shutil.copyfile(folder.report_html, bundle / "report.html")
+    for page in folder.report_pages:
+        shutil.copyfile(page, bundle / page.name)
     files = {
         "README.md": card.model_card(made, checks, missing),
         **{f"papers/dossier.{lang}.md": dossier.markdown(made, known, lang) for lang in dossier.LANGUAGES},
@@ -226,7 +226,7 @@ def _papers(made: Record, checks: dict[str, dict[str, Any]], missing: list[str],
 
 
 def _print(bundle: Path) -> None:
-    """Each paper as PDF beside its page. Not the report: its charts need a browser, which prints it as it is."""
+    """Each paper as PDF beside its page. The report's own PDF, where `eval.pdf` made one, was copied with its page."""
     for path in sorted((bundle / "papers").glob("*.html")):
         path.with_suffix(".pdf").write_bytes(pdf.from_html(path.read_text("utf-8")))
 

@@ -35,7 +35,7 @@ SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNO
 COMMON = frozenset({"root", "user", "admin", "ubuntu", "debian", "localhost", "runner", "docker", "build", "worker"})
 # Quoted from elsewhere: texts of the data, licence texts, vocabularies. Only exact strings are looked for there.
 QUOTED = (
-    "report.html",
+    "report.",
     "LICENSE",
     "licences/",
     "weights/tokenizer",

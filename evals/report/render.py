@@ -53,6 +53,7 @@ FIGURES = {
     "levels": load.levels,
     "energy": energy.consumption,
 }
+IS_FIGURE = 'class="figure"'
 VARIABLE = re.compile(r"--([\w-]+):([^;}]+)")
 
 
@@ -62,12 +63,18 @@ def html(report: Mapping[str, Any], code: str = "en") -> str:
 
 
 def printed(report: Mapping[str, Any], code: str = "en") -> str:
-    """The page for paper: light colours as plain values, also inside the figures, no script, all that folds is open."""
-    colours = dict(VARIABLE.findall(re.split(r"@media", file("report.css"))[0]))
+    """The page for paper: colours as plain values, also inside the figures, no script, all that folds is open."""
+    css = file("report.css")
+    colours = dict(VARIABLE.findall(css.split("@media")[0])) | dict(VARIABLE.findall(css.split("@media print")[1]))
     figure = _plain(file("figure.css"), colours)
-    page = _page(report, code, _plain(file("report.css"), colours) + figure + file("print.css"), "", " open")
+    page = _page(report, code, _plain(css, colours) + figure + file("print.css"), "", " open")
+    small = "\n".join(rule for rule in figure.splitlines() if not rule.startswith(".figure"))
+
     # A renderer of paper looks for the rules of a picture inside of it.
-    return re.sub(r"(<svg\b[^>]*>)", lambda found: f"{found[1]}<style>{figure}</style>", page)
+    def ruled(found: re.Match[str]) -> str:
+        return f"{found[0]}<style>{figure if IS_FIGURE in found[0] else small}</style>"
+
+    return re.sub(r"<svg\b[^>]*>", ruled, page)
 
 
 def file(name: str) -> str:
