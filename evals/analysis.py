@@ -226,8 +226,8 @@ def _arm(
 def _outcome(
     samples: Sequence[Sample], reference: Sequence[Sample], clusters: Sequence[str], margin: float
 ) -> stats.Outcome:
-    scores = ([s.correct for s in rows] for rows in (samples, reference))
-    return stats.cautious(*scores, [s.broken for s in reference], clusters, margin)
+    ours, theirs = [s.correct for s in samples], [s.correct for s in reference]
+    return stats.cautious(ours, theirs, [s.broken for s in reference], clusters, margin)
 
 
 def _dict(estimate: Estimate | None) -> dict[str, float | None] | None:
