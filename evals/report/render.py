@@ -14,9 +14,10 @@ from evals.report.language import language
 from evals.report.view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from jinja2 import Environment
+    from markupsafe import Markup
 
 # Section -> (its template, the key of its title). One without data is left out.
 SECTIONS = {
@@ -41,7 +42,7 @@ SECTIONS = {
     "planned": ("planned", "planned.title"),
     "method": ("method", "method.title"),
 }
-FIGURES = {
+FIGURES: dict[str, Callable[..., Markup | None]] = {
     "cost": quality.quality_and_cost,
     "differences": pairs.differences,
     "retention": pairs.retention,
