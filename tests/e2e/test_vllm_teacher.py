@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -15,42 +10,16 @@ import pytest
 from distill import models
 from distill.artifacts import RunFolder
 from distill.train import run
+from tests.e2e.vllm_server import NAME, serving
 from tests.unit.train.conftest import make_config, metrics, records, write_rows
 
 pytestmark = [pytest.mark.vllm, pytest.mark.real, pytest.mark.timeout(1200)]
-NAME = "smollm2-135m-instruct"
-READY_S = 600
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    if not (python := os.environ.get("VLLM_PYTHON")):
-        pytest.skip("VLLM_PYTHON does not name an environment with vLLM")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [str(Path(python).with_name("vllm")), "serve", str(models.resolve(NAME, Path()).path)]
-    words += ["--served-model-name", NAME, "--dtype", "float32", "--max-model-len", "512", "--enforce-eager"]
-    words += ["--max-logprobs", "32", "--max-num-seqs", "8", "--host", "127.0.0.1", "--port", str(port)]
-    offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    log = tmp_path_factory.mktemp("vllm") / "log"
-    path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
-    with log.open("w") as out:
-        process = subprocess.Popen(words, stdout=out, stderr=out, env=os.environ | offline | {"PATH": path})
-    try:
-        until = time.monotonic() + READY_S
-        while True:
-            assert process.poll() is None, log.read_text()[-3000:]
-            assert time.monotonic() < until, log.read_text()[-3000:]
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(1)
-        yield {"kind": "openai", "base_url": f"http://127.0.0.1:{port}/v1", "model": NAME, "top_logprobs": 32}
-    finally:
-        process.terminate()
-        process.wait(60)
+    with serving(tmp_path_factory.mktemp("vllm") / "log", "--max-logprobs", "32") as url:
+        yield {"kind": "openai", "base_url": url, "model": NAME, "top_logprobs": 32}
 
 
 def train(tmp_path, server, **settings) -> list[dict]:
