@@ -55,7 +55,7 @@ def test_no_english_of_the_catalogue_is_seen_on_the_french_page():
     for key, sentence in EN.sentences.items():
         for part in re.split(r"\{\w+\}", sentence):
             words = " ".join(part.split())
-            if len(words.split()) >= 2 and words not in FR.sentences[key] and words in seen:
+            if len(re.findall(r"[A-Za-z]{2,}", words)) >= 2 and words in seen:
                 found.add((key, words))
     assert not found
     # The same look at the English page finds plenty.
