@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill import models
+from distill.providers._cache import growing
 from distill.records import Sampling, canonical_json
 
 if TYPE_CHECKING:
@@ -140,11 +141,15 @@ class Engine:
         self._keys_values = [(layer.keys, layer.values) for layer in cache.layers]
         self._prefix = list(prefix)
 
-    def kept_cache(self, shared: int, rows: int) -> Any:
-        """A new cache that holds the first ``shared`` tokens for each of ``rows`` rows."""
+    def kept_cache(self, shared: int, rows: int, length: int = 0) -> Any:
+        """A new cache that holds the first ``shared`` tokens for each of ``rows`` rows.
+
+        With ``length``, the positions of the prompts, it is one that grows in place by single tokens.
+        """
         from transformers.cache_utils import DynamicCache
 
-        cache = DynamicCache(config=self.model.config)
+        config = self.model.config
+        cache = growing(config, length) if self.plain and length else DynamicCache(config=config)
         for number, (keys, values) in enumerate(self._keys_values if shared else []):
             cache.update(
                 keys[:, :, :shared].expand(rows, -1, -1, -1), values[:, :, :shared].expand(rows, -1, -1, -1), number
@@ -191,7 +196,7 @@ class Engine:
         import torch
 
         shared, ids_BT, mask_BS = self.prompts(rows)
-        cache = self.kept_cache(shared, len(rows))
+        cache = self.kept_cache(shared, len(rows), mask_BS.shape[1])
         alive = list(rows)
         with torch.inference_mode():
             while alive and not self.cancelled:
