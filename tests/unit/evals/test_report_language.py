@@ -1,5 +1,6 @@
 """English and French say the same, each in its own words and its own way of writing numbers."""
 
+import itertools
 import re
 import string
 from importlib import resources
@@ -50,17 +51,17 @@ def test_the_templates_hold_no_words_of_their_own():
 
 def test_no_english_of_the_catalogue_is_seen_on_the_french_page():
     report = everything()
-    seen = " ".join(" ".join(Page(html(report, "fr")).seen).split())
-    found = set()
-    for key, sentence in EN.sentences.items():
-        for part in re.split(r"\{\w+\}", sentence):
-            words = " ".join(part.split())
-            if len(re.findall(r"[A-Za-z]{2,}", words)) >= 2 and words in seen:
-                found.add((key, words))
-    assert not found
+    french = shingles(" ".join(Page(html(report, "fr")).seen))
+    catalogue = set().union(*(shingles(re.sub(r"\{\w+\}", "#", sentence)) for sentence in EN.sentences.values()))
+    assert not catalogue & french
     # The same look at the English page finds plenty.
-    english = " ".join(" ".join(Page(html(report, "en")).seen).split())
-    assert "Whiskers are 95" in english
+    assert len(catalogue & shingles(" ".join(Page(html(report, "en")).seen))) > 200
+
+
+def shingles(text):
+    """Every two words that stand beside each other, without one-letter words."""
+    words = [word.lower() for word in re.findall(r"[^\W\d_]{2,}|[^\w\s]|\d+", text)]
+    return {pair for pair in itertools.pairwise(words) if all(word.isalpha() for word in pair)}
 
 
 @pytest.mark.parametrize(
