@@ -246,6 +246,11 @@ def test_what_is_not_known_is_null_and_no_request_is_said_to_have_met_it():
     assert (nothing_asked["within"], best([nothing_asked], 0.95)) == (None, None)
 
 
+def test_a_single_token_has_no_time_between_tokens_to_miss():
+    assert load_report.met(Timing(0.5, 0.1, 0.1, 10, 1), GOAL) is True
+    assert load_report.met(Timing(0.5, 0.1, 0.1, 10, None), GOAL) is None
+
+
 def test_percentiles_stay_inside_what_was_seen():
     assert percentiles([1, 1, 9])["p95"] <= 9
     assert percentiles([]) is None
@@ -392,3 +397,12 @@ def test_paid_calls_cut_off_in_flight_stay_charged_at_their_worst_case(tmp_path)
         totals = store.totals()
         assert (totals.uncertain, totals.released, store.audit()) == (2, 2, [])  # two left, two never did
         assert totals.balance.uncertain > 0
+
+
+def test_a_paid_call_that_times_out_is_an_error_and_may_have_been_billed(tmp_path):
+    with Streaming(first_s=30.0) as server, pytest.raises(TeacherUnavailable, match="timeout"):
+        settings = openai.Config(model="m", base_url=server.url, timeout_s=0.3, price=PRICE)
+        swept(settings, tmp_path, Load(concurrency=(1,), requests=2, paid=True), cap=1.0)
+    with Store(tmp_path / "run.db") as store:
+        totals = store.totals()
+    assert (totals.uncertain, totals.released) == (1, 2)
