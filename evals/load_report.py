@@ -1,7 +1,8 @@
 """What a sweep's timings add up to: percentiles, rates, goodput at an objective. Pure.
 
-TTFT: from the send to the first token. TPOT: (last token - first token) / (tokens - 1). e2e: from the send to the end of
-the answer. Goodput: requests per second that met the whole objective (Zhong et al. 2024, arXiv 2401.09670). A failed request has no latency and never meets it.
+TTFT: from the send to the first token. TPOT: (last token - first token) / (tokens - 1). e2e: from the send to the end
+of the answer. Goodput: requests per second that met the whole objective (Zhong et al. 2024, arXiv 2401.09670). A
+failed request has no latency and never meets it.
 """
 
 from __future__ import annotations
