@@ -35,6 +35,9 @@ def _layer() -> type:
     class Layer(DynamicLayer):
         """``keys`` and ``values`` are the filled part [B, H, S, D] of memory with room for more positions."""
 
+        keys: torch.Tensor | None
+        values: torch.Tensor | None
+
         def __init__(self, capacity: int):
             super().__init__()
             self.capacity = capacity
