@@ -75,7 +75,7 @@ class Train(Section):
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many optimizer steps, whatever `epochs` says."""
     chunk_tokens: Annotated[int, Field(ge=0)] = 0
-    """Completion positions whose logits exist at the same time (0 = as many as fill 32 MB)."""
+    """Completion positions whose logits exist at the same time (0 = as many as fill 64 MB)."""
     share_prefix: bool = True
     """Compute what the prompts of a micro-batch begin with once for all of its rows. Same result, less work."""
     max_spike: Annotated[float, Field(ge=0)] = 10.0

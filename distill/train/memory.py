@@ -5,6 +5,8 @@ Sizes are in bytes. No torch here.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import json
 import os
 from pathlib import Path
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 ACTIVATION_BYTES = 34  # per token, layer and hidden unit in bfloat16 (Korthikanti et al. 2022), nothing recomputed
 CHECKPOINTED_BYTES = 2  # ... when only the layers' inputs are kept
 LORA_PER_RANK = 17.7  # (inputs + outputs of the linear layers of one block) / hidden size, Llama-like
-HEAD_BYTES = 32e6  # one chunk of logits
+HEAD_BYTES = 128e6  # one chunk of logits, of student and teacher
 STATE_BYTES = 16  # of a trained parameter: float32 value, gradient, two moments
 QLORA_BYTES = 0.56  # of a frozen weight: 4 bits, and a scale for each 64
 
@@ -112,3 +114,21 @@ def installed() -> float | None:
     except OSError:
         return None
     return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")), None)
+
+
+def give_back() -> None:
+    """Let the system have the pages of what was freed in this process, which glibc's allocator would keep.
+
+    A model's body leaves about as much of them as it holds. Asked between body and head, they never add to the peak.
+    """
+    if (trim := _malloc_trim()) is not None:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> ctypes._NamedFuncPointer | None:
+    """glibc's malloc_trim; None with another library."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None

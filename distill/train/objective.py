@@ -13,7 +13,7 @@ K stored teacher candidates.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -26,9 +26,23 @@ if TYPE_CHECKING:
 
 FLOOR = -1e4  # log-probability that stands for a probability of 0: finite, so that losses need no special case
 TAIL_FLOOR = 1e-9  # least mass of the tail bucket
-CHUNK_BYTES = 32 << 20  # one float32 array of a chunk: the head's matrix is read once per chunk
+CHUNK_BYTES = 64 << 20  # one float32 array of a chunk: the head's matrix is read and packed once per chunk
 BLOCK_BYTES = 2 << 20  # ... of a block: what fits a processor's cache while the softmax passes go over it
 TILE = 2048  # rows of a float32 head multiplied at a time on a processor: they stay in its cache
+
+
+class Room:
+    """An array that one chunk after the other is written into: of a new one, the system would clear every page."""
+
+    def __init__(self) -> None:
+        self._held: Tensor | None = None
+
+    def of(self, rows: int, columns: int, like_nD: Tensor) -> Tensor:
+        """An array [rows, columns] with anything in it; what the room held before is gone."""
+        if self._held is None or self._held.shape[0] < rows or self._held.shape[1] != columns:
+            self._held = None  # before there are two
+            self._held = like_nD.new_empty(rows, columns)
+        return self._held[:rows]
 
 
 @dataclass(frozen=True)
@@ -44,8 +58,8 @@ class Head:
     def size(self) -> int:
         return self.vocab or self.weight_VD.shape[0]
 
-    def logits(self, hidden_nD: Tensor) -> Tensor:
-        """Float32 logits [n, V]."""
+    def logits(self, hidden_nD: Tensor, room: Room | None = None) -> Tensor:
+        """Float32 logits [n, V]; written into ``room`` where a processor multiplies float32."""
         weight_VD = self.weight_VD[: self.size]
         bias_V = None if self.bias_V is None else self.bias_V[: self.size]
         single = weight_VD.dtype == torch.float32
@@ -54,7 +68,7 @@ class Head:
         if weight_VD.is_cuda:  # half the bits, but the sums are not rounded back to them
             logits_nV = torch.mm(hidden_nD, weight_VD.T, out_dtype=torch.float32)
         else:
-            logits_nV = hidden_nD.new_empty(len(hidden_nD), self.size)
+            logits_nV = (room or Room()).of(len(hidden_nD), self.size, hidden_nD)
             for at in range(0, self.size, TILE):
                 torch.mm(hidden_nD, weight_VD[at : at + TILE].T, out=logits_nV[:, at : at + TILE])
         return logits_nV if bias_V is None else logits_nV.add_(bias_V)
@@ -146,9 +160,10 @@ class LiveTeacher:
 
     hidden_NE: Tensor
     head: Head
+    room: Room = field(default_factory=Room, repr=False, compare=False)
 
     def chunk(self, rows: slice) -> LiveChunk:
-        return LiveChunk(self.head.logits(self.hidden_NE[rows]))
+        return LiveChunk(self.head.logits(self.hidden_NE[rows], self.room))
 
 
 @dataclass(frozen=True)
@@ -229,10 +244,10 @@ class _Chunked(torch.autograd.Function):
         grad_VD = torch.zeros_like(weight_VD) if need_weight else None
         grad_V = torch.zeros_like(bias_V) if need_bias and bias_V is not None else None
         sums = torch.zeros(2, dtype=torch.float64, device=hidden_ND.device)
-        step = recipe.chunk(head.size)
+        step, room = recipe.chunk(head.size), Room()
         for start in range(0, hidden_ND.shape[0], step):
             rows = slice(start, start + step)
-            logits_nV = head.logits(hidden_ND[rows])
+            logits_nV = head.logits(hidden_ND[rows], room)
             chunk = teacher.chunk(rows) if teacher is not None and recipe.kd_weight > 0 else None
             block = recipe.block(logits_nV)
             for at in range(0, logits_nV.shape[0], block):

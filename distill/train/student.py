@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.errors import ConfigError, DataError, EnvironmentProblem
+from distill.train import memory
 from distill.train.objective import Head, Parts, Recipe, chunked_loss
 
 if TYPE_CHECKING:
@@ -191,6 +192,8 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, teacher: Any) -> tuple[Tensor, Parts]:
         """(loss summed over the batch's completion positions, its parts)."""
         hidden_ND, head = hidden_states(self.model, batch), head_of(self.model, self.vocab)
+        if hidden_ND.device.type == "cpu":
+            memory.give_back()
         # There is nothing to imitate in the student's own answers: the divergence alone counts.
         recipe = replace(self.recipe, kd_weight=1.0) if batch.own else self.recipe
         loss = self.loss if teacher is not None and self.loss is not None else chunked_loss
