@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill import catalog
 from distill.release import tensors
+from distill.release.measured import eur_per_1000, wh_per_1000
 from distill.release.words import LANGUAGES
 
 if TYPE_CHECKING:
@@ -300,9 +301,9 @@ def _economy(record: Record, parameters: int) -> dict[str, Fact]:
     }
     teacher = catalog.find_model(record.teacher_name)
     size = teacher.params_b if teacher else None
-    sides = [arms.get(str(report.get(side)), {}) for side in ("candidate", "reference")]
-    energy = [_per_1000(arm, "energy") for arm in sides]
-    costs = [_per_1000(arm, "cost") for arm in sides]
+    sides = ("candidate", "reference")
+    energy = [wh_per_1000(report, side) for side in sides]
+    costs = [eur_per_1000(report, side) for side in sides]
     nobody = {
         "en": "none: the weights run where the client runs them",
         "fr": "aucun : les poids tournent là où le client les exécute",
@@ -313,14 +314,18 @@ def _economy(record: Record, parameters: int) -> dict[str, Fact]:
         "cost_1000": Fact(_pair(costs), "measured", "eval/report.json")
         if any(c is not None for c in costs)
         else Fact(),
-        "energy_1000": Fact(_pair(energy), "estimated", "eval/report.json") if any(energy) else Fact(),
+        "energy_1000": _energy_fact(energy),
         "subcontractors": Fact(nobody, "declared", "what a bundle is"),
     }
 
 
-def _per_1000(arm: Mapping[str, Any], what: str) -> float | None:
-    found = (arm.get(what) or {}).get("per_1000_requests")
-    return float(found["value"]) if found and found.get("value") is not None else None
+def _energy_fact(sides: Sequence[tuple[float | None, str]]) -> Fact:
+    """Wh of both sides. Measured only where no side that has a figure was estimated."""
+    ways = {how for value, how in sides if value is not None}
+    if not ways:
+        return Fact()
+    mark: Mark = "measured" if ways == {"measured"} else "estimated"
+    return Fact(_pair([value for value, _ in sides]), mark, "eval/report.json")
 
 
 def _pair(values: Sequence[float | None]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from distill.errors import ConfigError
+from distill.release.measured import eur_per_1000, side_arm, wh_per_1000
 from distill.release.targets._base import Export, Job, TargetConfig
 
 if TYPE_CHECKING:
@@ -117,15 +118,10 @@ def _turns(prompts: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def figures(report: Mapping[str, Any], side: str) -> dict[str, Any]:
     """EUR, Wh and accuracy of one side of the comparison, per 1,000 requests; None where the report has none."""
-    arm: dict[str, Any] = next((arm for arm in report.get("arms", []) if arm["name"] == report.get(side)), {})
+    arm = side_arm(report, side)
     return {
-        "eur_1000": _value(arm, "cost"),
-        "wh_1000": _value(arm, "energy"),
+        "eur_1000": eur_per_1000(report, side),
+        "wh_1000": wh_per_1000(report, side)[0],
         "accuracy": (arm.get("accuracy") or {}).get("value"),
         "items": arm.get("n"),
     }
-
-
-def _value(arm: Mapping[str, Any], what: str) -> float | None:
-    found = (arm.get(what) or {}).get("per_1000_requests")
-    return found.get("value") if isinstance(found, dict) else None

@@ -7,6 +7,7 @@ import pytest
 from distill import catalog
 from distill.config import Declared
 from distill.release import dossier, facts
+from distill.release.measured import wh_per_1000
 from tests.unit.release.made import base_folder, build, run_folder
 
 
@@ -140,3 +141,24 @@ def test_the_pages_load_nothing_say_what_the_markdown_says_and_escape_what_a_per
         assert "src=" not in page
         assert "href=" not in page
         assert f'<html lang="{language}">' in page
+
+
+@pytest.mark.parametrize(
+    ("ways", "mark"),
+    [
+        (("measured", "measured"), "measured"),
+        (("measured", "estimated"), "estimated"),
+        (("unknown", "unknown"), "missing"),
+    ],
+)
+def test_energy_of_answers_is_as_sure_as_its_least_sure_side(ways, mark):
+    names = ("student", "teacher")
+    arms = [
+        {"name": n, "how": how, "wh_per_1000_requests": None if how == "unknown" else {"value": 3.1}}
+        for n, how in zip(names, ways, strict=True)
+    ]
+    report = {"candidate": "student", "reference": "teacher", "energy": {"arms": arms}}
+    found = facts._energy_fact([wh_per_1000(report, side) for side in ("candidate", "reference")])
+    assert found.mark == mark
+    assert found.value == (None if mark == "missing" else "3.1, 3.1")
+    assert facts._energy_fact([wh_per_1000({**report, "energy": None}, "candidate")]).mark == "missing"
