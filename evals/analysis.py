@@ -101,16 +101,9 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
     deferral = Deferral.of(arms, samples, costs, clusters, question)
     columns |= deferral.columns() if deferral else {}
     drawn = bootstrap(columns, clusters, question.draws, question.seed)
-    pairs = [_pair(question.candidate, other, samples, clusters) for other in samples if other != question.candidate]
-    for pair, adjusted in zip(pairs, stats.holm([p["p"] for p in pairs]), strict=True):
-        pair["p_holm"] = adjusted
+    pairs = _pairs(question.candidate, samples, clusters)
     report: dict[str, Any] = {
-        "schema": 1,
-        "candidate": question.candidate,
-        "reference": question.reference,
-        "base": question.base,
-        "humble": list(question.humble),
-        "margin": question.margin,
+        **_roles(question),
         "arms": [_arm(arm, samples[arm.name], first, costs[arm.name], clusters, drawn, question) for arm in arms],
         "pairs": pairs,
         **sliced(samples, clusters, question.candidate, question.reference),
@@ -118,18 +111,12 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         "calibration": fidelity.calibration(samples[question.candidate], clusters),
         "cascade": deferral.report(drawn) if deferral else None,
         "economics": None,
-        "words": None,
         "load": None,
         "energy": None,
         "judges": [],
         "likelihood": likelihood.report(arms, question.candidate, question.reference, question.draws, question.seed),
         "corpus": corpus.scores(
-            samples,
-            question.translations,
-            question.candidate,
-            question.reference,
-            question.draws,
-            question.seed,
+            samples, question.translations, question.candidate, question.reference, question.draws, question.seed
         ),
         "sets": [],
         "leaks": None,
@@ -145,6 +132,26 @@ def analyse(arms: Sequence[Arm], question: Question) -> dict[str, Any]:
         report["economics"] = money.economics(question.money, arms, report["arms"], roles, question.humble, drawn, load)
     report["verdict"] = verdict(report)
     return report
+
+
+def _roles(question: Question) -> dict[str, Any]:
+    """What is compared with what."""
+    return {
+        "schema": 1,
+        "candidate": question.candidate,
+        "reference": question.reference,
+        "base": question.base,
+        "humble": list(question.humble),
+        "margin": question.margin,
+    }
+
+
+def _pairs(candidate: str, samples: Mapping[str, Sequence[Sample]], clusters: Sequence[str]) -> list[dict[str, Any]]:
+    """The candidate against each other system, p-values adjusted by Holm."""
+    pairs = [_pair(candidate, other, samples, clusters) for other in samples if other != candidate]
+    for pair, adjusted in zip(pairs, stats.holm([p["p"] for p in pairs]), strict=True):
+        pair["p_holm"] = adjusted
+    return pairs
 
 
 def _texts(question: Question, reference: Sequence[Sample]) -> Sequence[str]:
