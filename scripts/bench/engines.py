@@ -144,7 +144,8 @@ def ask_served(
     started = time.monotonic()
     with server(command, out / f"{name}.log") as address:
         concurrency = 1 if engine == "llama.cpp" else 16
-        mine = settings(out, name, {"kind": "openai", "model": who, "base_url": address, "concurrency": concurrency})
+        slow = {"concurrency": concurrency, "timeout_s": LOADING_S}  # two cores, and sixteen wait for one another
+        mine = settings(out, name, {"kind": "openai", "model": who, "base_url": address, **slow})
         pair = [f"{name}={mine}", f"{who}-transformers={here}"]
         distill("compare", *pair, "--suite", str(suite_path), "--out", str(path.parent))
     return path, time.monotonic() - started
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--teacher-gguf", type=Path, metavar="FILE")
     parser.add_argument("--vllm", metavar="PYTHON", help="interpreter with vLLM")
     parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--without", action="append", default=[], metavar="WHO-ENGINE", help="such as teacher-vllm")
     parser.add_argument("--out", type=Path, default=Path("engines"))
     args = parser.parse_args()
     if args.run is None:
@@ -177,6 +179,8 @@ def main() -> None:
     files = {("transformers", who): here[who] for who in WHO}
     for engine, interpreter in (("llama.cpp", args.llama), ("vllm", args.vllm)):
         for who in WHO if interpreter else ():
+            if f"{who}-{engine}" in args.without:
+                continue
             command = served(engine, interpreter, who, weights[who], out, args.teacher_gguf)
             files[engine, who], seconds = ask_served(engine, who, command, suites[who], here[who], out)
             print(f"{who} through {engine}: " + ("kept" if seconds is None else f"{seconds:.0f} s with its start"))
@@ -223,6 +227,8 @@ def show(files: dict, report: Path) -> None:
     for who in WHO:
         for number, first in enumerate(engines):
             for second in engines[number + 1 :]:
+                if (first, who) not in answers or (second, who) not in answers:
+                    continue
                 one, two = answers[first, who], answers[second, who]
                 same = sum(one[key] == two[key] for key in one)
                 print(f"{who:10} {first:12} and {second:10} the same answer to {same} of {len(one)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -44,15 +45,22 @@ def trained(config, folder: RunFolder, die_before: int | None) -> int:
     return os.waitpid(child, 0)[1]
 
 
+@pytest.fixture(scope="module")
+def wanted(tiny_student, tmp_path_factory):
+    """What the uninterrupted run leaves."""
+    whole = prepared(tmp_path_factory.mktemp("whole"))
+    assert trained(make_config(tiny_student, adapter=ADAPTER), whole, None) == 0
+    return digest(whole)
+
+
 @pytest.mark.parametrize("part", range(PARTS))
-def test_killed_at_every_micro_batch_and_resumed_gives_the_same_bytes(tiny_student, tmp_path, part):
+def test_killed_at_every_micro_batch_and_resumed_gives_the_same_bytes(tiny_student, tmp_path, wanted, part):
     config = make_config(tiny_student, adapter=ADAPTER)
-    whole = prepared(tmp_path / "whole")
-    assert trained(config, whole, None) == 0
-    wanted = digest(whole)
     size = STEPS * ACCUMULATION // PARTS
     for point in range(part * size, (part + 1) * size):
         folder = prepared(tmp_path / f"kill-{point}")
         assert os.WTERMSIG(trained(config, folder, point)) == signal.SIGKILL
         assert trained(config, folder, None) == 0
         assert digest(folder) == wanted, f"killed before micro-batch {point}"
+        shutil.rmtree(folder.path)
+        print(f"killed before micro-batch {point}: the same bytes", flush=True)
