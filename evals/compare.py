@@ -115,7 +115,7 @@ def main(args: argparse.Namespace) -> int:
         pdf.require()
     chosen = systems.parse(args.systems)
     reference, candidate = _roles(args, [system.name for system in chosen])
-    arms, extra = _arms(args, chosen, reference)
+    arms, extra = _arms(args, chosen, reference, candidate)
     texts = extra.pop("texts", None)
     question = Question(
         candidate=candidate,
@@ -156,7 +156,7 @@ def _roles(args: argparse.Namespace, names: Sequence[str]) -> tuple[str, str]:
 
 
 def _arms(
-    args: argparse.Namespace, chosen: Sequence[systems.System], reference: str
+    args: argparse.Namespace, chosen: Sequence[systems.System], reference: str, candidate: str
 ) -> tuple[list[Arm], dict[str, Any]]:
     """The arms with their answers, and what the report says about the sets."""
     from evals import suite as suites
@@ -180,7 +180,7 @@ def _arms(
         first = next(iter(arms.values()))
         title = chosen[0].path.name if chosen[0].path else ""
         return list(arms.values()), {
-            "name": " against ".join(reversed([system.name for system in chosen[:2]])),
+            "name": f"{candidate} against {reference}",
             "sets": [_set(title, "samples", len(first.samples), "", ())],
         }
     asked_of = Counter(q.config.title for q in questions)

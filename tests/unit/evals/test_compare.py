@@ -65,6 +65,7 @@ def test_names_reference_and_candidate_can_be_chosen(files):
     teacher, student = files
     assert main(["compare", f"a={student}", f"b={teacher}", "--reference", "b", "--draws", "1000"]) == 0
     assert (report()["candidate"], report()["reference"]) == ("a", "b")
+    assert report()["name"] == "a against b"
     assert main(["compare", student, student, "--draws", "1000"]) == 0
     assert (
         report()["verdict"]["outcome"] == "inconclusive"
