@@ -21,7 +21,7 @@ def eur_per_1000(report: Mapping[str, Any], side: str) -> float | None:
 def wh_per_1000(report: Mapping[str, Any], side: str) -> tuple[float | None, str]:
     """(Wh per 1,000 requests, `measured`, `estimated` or `unknown`)."""
     rows = (report.get("energy") or {}).get("arms", [])
-    row = next((row for row in rows if row["name"] == report.get(side)), {})
+    row: Mapping[str, Any] = next((row for row in rows if row["name"] == report.get(side)), {})
     return _value(row, "wh_per_1000_requests"), str(row.get("how", "unknown"))
 
 
