@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ CANARY_ROWS, CANARY_TOKENS = 4, 64  # answers that are scored here, too, and tok
 BASE_APART = 0.2  # nats a token, mean: two engines with one set of weights are closer, in bfloat16 too
 SURE = 4.0  # times the distance of the two engines on the base ...
 SHARE = 0.1  # ... plus this share of what the adapter has changed: rounding grows with it
+TELL_FIRST_S = 5.0  # the process that knows what is wrong says it before the others end
 ROUNDING = 1e-4  # nats a token, the least distance that counts
 
 
@@ -232,5 +234,6 @@ def together(work: Callable[[], float], *, first: bool = False) -> float:
     if problem is not None:
         raise problem
     if failures:
+        time.sleep(TELL_FIRST_S)  # a launcher ends all processes as soon as one has ended
         raise EnvironmentProblem("another process has a problem with the rollout server, which it tells")
     return float(value)

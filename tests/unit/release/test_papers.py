@@ -6,7 +6,7 @@ import re
 import pytest
 
 from distill import pdf as pdf_page
-from distill.release import card, pages, papers, words
+from distill.release import card, pages, papers, record, words
 from tests.unit.release.made import base_folder, build, run_folder
 
 PAPERS = {"card": "README.md", "distillation": "papers/distillation.md", "data": "papers/data.md"}
@@ -39,7 +39,7 @@ def test_both_languages_hold_the_same_figures_and_no_english_phrase_is_left(buil
 
 
 def test_every_translation_is_of_a_phrase_that_a_paper_says():
-    source = re.sub(r'"\s+"', "", "".join(inspect.getsource(module) for module in (card, papers)))
+    source = re.sub(r'"\s+"', "", "".join(inspect.getsource(module) for module in (card, papers, record)))
     assert [phrase for phrase in words._phrases("fr") if phrase not in source] == []
 
 
