@@ -40,7 +40,7 @@ def together(tmp_path, student, folder, settings: dict) -> str:
         timeout=120,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
     )
-    assert answer.returncode == 0, answer.stderr[-4000:]
+    assert answer.returncode == 0, answer.stderr[-20_000:]
     return answer.stderr
 
 
