@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from evals.closed_loop import Client
 from evals.load_ledger import Ledger
 from evals.load_report import Level
 from evals.meter import Window, is_here
+from evals.timing import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -253,20 +253,13 @@ class _Sweep:
     # -- what is kept -----------------------------------------------------------------------------------------
 
     def _kept(self, concurrency: int, mark: str) -> Level | None:
-        entry = _read(self._path).get(self.subject.name, {}).get(str(concurrency), {})
+        entry = read_object(self._path).get(self.subject.name, {}).get(str(concurrency), {})
         try:
             return Level.of(entry["level"]) if entry.get("of") == mark else None
         except (KeyError, TypeError, AttributeError):
             return None
 
     def _keep(self, concurrency: int, mark: str, level: Level) -> None:
-        kept = _read(self._path)
+        kept = read_object(self._path)
         kept.setdefault(self.subject.name, {})[str(concurrency)] = {"of": mark, "level": level.as_dict()}
         write_json(self._path, kept)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError):
-        return {}

@@ -95,7 +95,7 @@ class Timed:
             entry: dict[str, Any] = {"of": self._mark, "speed": asdict(self.speed)}
             if self.spent is not None:
                 entry["energy"] = self.spent.as_dict()
-            write_json(self._path, {**_read(self._path), self._arm: entry})
+            write_json(self._path, {**read_object(self._path), self._arm: entry})
         self._written = time.perf_counter()
 
     @property
@@ -111,15 +111,16 @@ class Timed:
 
     def _remembered(self) -> Speed | None:
         """What an earlier process measured with this engine and this way of asking."""
-        entry = _read(self._path).get(self._arm, {})
+        entry = read_object(self._path).get(self._arm, {})
         return Speed.read(entry["speed"]) if entry.get("of") == self._mark else None
 
     def _remembered_energy(self) -> Spent | None:
-        entry = _read(self._path).get(self._arm, {})
+        entry = read_object(self._path).get(self._arm, {})
         return Spent(**entry["energy"]) if entry.get("of") == self._mark and "energy" in entry else None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; {} when there is none, or it is broken."""
     try:
         return dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError):
