@@ -54,6 +54,10 @@ class Student(Section):
     """Fewer layers than the model has. The student is then written whole, and heals by training."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where the processor multiplies it natively, else float32."""
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+    """Attention kernel of the student and of a live teacher, in training. `auto`: the library's choice.
+    `flash_attention_2`: on CUDA in bfloat16, with the package flash-attn; packed rows go through its variable-length
+    kernel, and it turns `train.share_prefix` off."""
     prompt: StudentPrompt | None = None
     """How the student is asked, in training, in the evaluation and by its users. Default: as the teacher is."""
     max_length: Annotated[int, Field(ge=8)] = 1024

@@ -70,6 +70,9 @@ class Train(Section):
     of unlike lengths on a GPU: on a CPU, padded rows of similar length with a shared prefix are faster."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, a third more work. Turns `share_prefix` off."""
+    liger: bool = False
+    """Liger's fused RMSNorm, rotary positions and gated MLP in the student, on CUDA; never its loss. Needs
+    `pip install 'alambic[liger]'`."""
     reasoning: bool = False
     """Learn the teacher's reasoning before the answer, not the answer alone."""
     max_steps: Annotated[int, Field(ge=1)] | None = None

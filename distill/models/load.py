@@ -25,23 +25,26 @@ def load_causal_lm(
     *,
     four_bits: bool = False,
     as_stored: bool = False,
+    attention: str | None = None,
 ) -> tuple[Any, Any]:
     """(model in eval mode, tokenizer) of a folder; the adapter, if any, is attached and not merged.
 
     ``four_bits``: hold the linear layers as NF4 (bitsandbytes, CUDA).
     ``as_stored``: for inference; on a processor in float32, hold 16-bit weights as the file does (`stored`).
+    ``attention``: the library's name of an attention kernel; None or `auto` = its own choice.
     Raises DataError, IntegrityError, Refused (pickled weights, or a model that needs its own code), OutOfMemory.
     """
     check_folder(path)
     tokenizer = load_tokenizer(path)
     place = pick_device(device)
     picked = pick_dtype(dtype, place)
+    more = {} if attention in (None, "auto") else {"attn_implementation": attention}
     held = stored_dtype(path) if as_stored and place == "cpu" and picked == "float32" else None
     try:
-        model = _read(path, held or picked, _nf4(place) if four_bits else {})
+        model = _read(path, held or picked, more | (_nf4(place) if four_bits else {}))
         if held and not widen_when_used(model):
             del model
-            model = _read(path, picked, {})
+            model = _read(path, picked, more)
         if adapter is not None:
             model = _attach(model, adapter)
         model = model if four_bits else model.to(place)

@@ -25,7 +25,7 @@ from distill.train.batches import Batch, Row, Rows, collate, encode_rows
 from distill.train.likelihood import token_logprobs
 from distill.train.objective import Parts
 from distill.train.signal import FixedRows
-from distill.train.student import head_of, hidden_states
+from distill.train.student import head_of, hidden_states, is_varlen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ class CrossTokenizer(FixedRows):
     def teacher(self, batch: Batch) -> AlignedTeacher:
         device = batch.labels_N.device
         pairs = [self.pair(row) for row in batch.rows]
-        theirs = collate([pair.teacher for pair in pairs], pad=self.pad).to(device)
+        theirs = collate([pair.teacher for pair in pairs], pad=self.pad, share=not is_varlen(self.model)).to(device)
         with torch.no_grad():
             hidden_ME = hidden_states(self.model, theirs)
         group_N, group_M, starts_N, starts_M = _numbers(pairs)

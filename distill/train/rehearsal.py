@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import DataError
-from distill.train import preflight, setup
+from distill.train import kernels, preflight, setup
 from distill.train.batches import Rows, encode_rows
 from distill.train.signal import TextOnly
 from distill.train.student import head_of, load_base, make_student
@@ -31,8 +31,11 @@ def prove(config: RunConfig, asked: Sequence[Sequence[Message]], student: Path, 
     """
     answer = config.prompts.choices[0] if config.prompts.choices else STAND_IN
     records = [_record(number, messages, answer) for number, messages in enumerate(asked[: preflight.TEXTS])]
+    kernels.check(config)
     setup.check_memory(config, student)
     model, tokenizer = load_base(student, config.student)
+    if config.train.liger:
+        kernels.fuse(model)
     rows = encode_rows(records, tokenizer, config.student.max_length)
     if not rows.rows:
         raise DataError(

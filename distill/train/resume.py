@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FREE = ("checkpoint_every_s", "keep_checkpoints", "max_spike", "trackers", "eur_per_hour")
 # ... and those that change the last digits only.
 ROUNDING = (
-    *("micro_batch_size", "micro_batch_tokens", "packing", "gradient_checkpointing"),
+    *("micro_batch_size", "micro_batch_tokens", "packing", "gradient_checkpointing", "liger"),
     *("chunk_tokens", "share_prefix", "shard", "threads"),
 )
 VERSIONS = ("torch", "transformers", "peft", "accelerate")
@@ -39,6 +39,7 @@ def identity(config: RunConfig, base: models.Resolved, data: Data, threads: int,
     """What a resumed run must find unchanged."""
     settings = config.settings("seed", "student", "train")
     rounding = {name: settings["train"].pop(name) for name in ROUNDING} | {"threads": threads}
+    rounding["attention"] = settings["student"].pop("attention")
     settings["train"] = {k: v for k, v in settings["train"].items() if k not in FREE}
     engine = settings["train"]["rollout_engine"]
     settings["train"]["rollout_engine"] = engine and engine["kind"]  # a requeued job finds its server elsewhere

@@ -13,7 +13,7 @@ from distill import gates, models, plugins
 from distill.errors import ConfigError, DataError, OutOfMemory
 from distill.progress import say
 from distill.providers._base import Context
-from distill.train import memory, preflight, tracking
+from distill.train import kernels, memory, preflight, tracking
 from distill.train.align import CrossTokenizer, aligned_loss
 from distill.train.batches import Rows, collate, encode_rows, plan_steps, read_rows
 from distill.train.devices import check_shard, split
@@ -90,6 +90,7 @@ def prepare(config: RunConfig, folder: RunFolder) -> Ready:
     if settings.method == "auto":
         raise ConfigError("train.method is still auto: the command line chooses before the run", next="name a method")
     tracking.check_installed(settings.trackers)
+    kernels.check(config)
     threads = be_deterministic(settings.threads)
     trackers = list(settings.trackers) or None
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=trackers, project_dir=str(folder.trackers))
@@ -98,6 +99,8 @@ def prepare(config: RunConfig, folder: RunFolder) -> Ready:
     base = models.resolve(config.student.model, config.resolve("."))
     check_memory(config, base.path)
     model, tokenizer = load_base(base.path, config.student)
+    if settings.liger:
+        kernels.fuse(model)
     data = read_data(config, folder, tokenizer)
     preflight.check_rows(tokenizer, data.train.rows, head_of(model).size)
     pruned = None
@@ -144,7 +147,7 @@ def recipe_of(config: RunConfig) -> Recipe:
 def layout_of(config: RunConfig, student: Loaded) -> functools.partial[Batch]:
     """How rows become the micro-batch that the student reads."""
     settings = config.train
-    # Without a cache of keys and values, no prefix can be shared.
+    # Without a cache of keys and values, or a mask, no prefix can be shared.
     share = settings.share_prefix and not settings.gradient_checkpointing and shares_prefix(student.model)
     return functools.partial(collate, pad=student.pad, share=share, pack=settings.packing)
 
@@ -289,7 +292,7 @@ def load_teacher(config: RunConfig) -> tuple[Any, Any]:
     settings: Any = config.teacher
     path = models.resolve(settings.model, config.resolve(".")).path
     adapter = config.resolve(settings.adapter) if settings.adapter else None
-    return models.load_causal_lm(path, dtype=settings.dtype, adapter=adapter)
+    return models.load_causal_lm(path, settings.dtype, adapter, attention=config.student.attention)
 
 
 def check_stored(about: Any, student: Loaded, temperature: float) -> None:

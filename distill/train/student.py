@@ -51,7 +51,8 @@ def load_base(path: Path, settings: Student) -> tuple[Any, Any]:
     if kind == "qlora":
         check_four_bits()
     whole = kind == "none" and dtype == "auto"
-    model, tokenizer = load_causal_lm(path, "float32" if whole else dtype, four_bits=kind == "qlora")
+    held = "float32" if whole else dtype
+    model, tokenizer = load_causal_lm(path, held, four_bits=kind == "qlora", attention=settings.attention)
     if tokenizer.chat_template is None:
         raise DataError(
             "the student has no chat template, so nothing says where an answer starts",
@@ -171,10 +172,20 @@ def _block_mask(batch: Batch, dtype: torch.dtype) -> Tensor:
     return mask_TS.masked_fill_(~seen_TS, torch.finfo(dtype).min)[None, None]
 
 
+def is_varlen(model: Any) -> bool:
+    """True when attention goes through a kernel that takes the lengths of packed rows, and no mask."""
+    return causal_lm(model).config._attn_implementation == "flash_attention_2"
+
+
 def shares_prefix(model: Any) -> bool:
-    """True when the model's cache is plain keys and values of every token, so that a prefix can be shared."""
+    """True when the model's cache is plain keys and values of every token, so that a prefix can be shared.
+
+    Packed rows behind a shared prefix need a mask, which not every attention kernel takes.
+    """
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
+    if is_varlen(model):
+        return False
     body = causal_lm(model).base_model
     with torch.no_grad():
         device = next(body.parameters()).device

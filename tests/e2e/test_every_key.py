@@ -122,6 +122,7 @@ CHANGES: dict[str, Change] = {
     "student.prompt.template": Change("{{ thing }}!", "rows"),
     "student.prune.layers": Change(1, "student"),
     "student.dtype": Change("bfloat16", "student"),
+    "student.attention": Change("eager", "student"),
     "student.max_length": Change(102, "student"),
     "train.method": Change("offline_topk", "student", TOPK),
     "train.loss": Change("reverse_kl", "student", KD),
@@ -138,6 +139,7 @@ CHANGES: dict[str, Change] = {
     "train.micro_batch_tokens": Change(150, "student"),
     "train.packing": Change(True, "student"),
     "train.gradient_checkpointing": Change(True, "student"),
+    "train.liger": Change(True, "end"),  # 3 without CUDA or without the package; other roundings with both
     "train.max_spike": Change(0.001, "end", NOISY, anew=("checkpoints",)),
     "train.eval_every": Change(2, "student"),
     "train.patience": Change(1, "student", HARMFUL),

@@ -11,7 +11,7 @@ import torch
 from distill import plugins
 from distill.artifacts import RunFolder
 from distill.models import load_causal_lm
-from distill.train import run
+from distill.train import kernels, run
 from distill.train.batches import collate, encode_rows
 from distill.train.likelihood import token_logprobs
 from distill.train.objective import Head, LiveTeacher, Recipe, StoredTeacher, chunked_loss
@@ -161,6 +161,29 @@ def test_a_quantised_student_learns(cuda, tiny_student, run_folder):
     run.run(make_config(tiny_student, adapter={"kind": "qlora", "r": 8, "alpha": 16}, epochs=6), run_folder)
     lines = final(run_folder)
     assert lines[-1]["holdout_ce"] < 0.95 * lines[0]["holdout_ce"]
+
+
+def test_packed_rows_through_the_variable_length_kernel_are_rows_alone(cuda, tiny_student):
+    pytest.importorskip("flash_attn")
+    model, tokenizer = load_causal_lm(tiny_student, "bfloat16", device=cuda, attention="flash_attention_2")
+    rows = encode_rows(records(8), tokenizer, 256).rows
+    with torch.no_grad():
+        packed = hidden_states(model, collate(rows, pad=0, share=False, pack=True).to(cuda)).float()
+        alone = torch.cat([hidden_states(model, collate([row], pad=0).to(cuda)) for row in rows]).float()
+    assert (packed - alone).norm() <= 2e-2 * alone.norm()
+
+
+def test_liger_kernels_compute_the_same_student(cuda, tiny_student):
+    pytest.importorskip("liger_kernel")
+    model, tokenizer = load_causal_lm(tiny_student, "float32", device=cuda)
+    batch = collate(encode_rows(records(8), tokenizer, 256).rows, pad=0).to(cuda)
+    with torch.no_grad():
+        plain = hidden_states(model, batch)
+        names = [name for name, _ in model.named_parameters()]
+        kernels.fuse(model)
+        fused = hidden_states(model, batch)
+    assert (plain - fused).norm() <= 1e-3 * plain.norm()
+    assert [name for name, _ in model.named_parameters()] == names
 
 
 def test_two_equal_runs_have_the_same_losses(device, tiny_student, taught_teacher, tmp_path):
