@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 
-POWERCAP = Path("/sys/class/powercap")
+from distill.counters import Counters
+
 WH = 3600.0  # joules
 
 
@@ -18,7 +16,7 @@ class Meter:
         self.tokens, self._tokens, self._seconds, self._wh = tokens, tokens, seconds, wh
         self._eur_per_hour = eur_per_hour
         self._started = time.monotonic()
-        self._joules = joules()
+        self._counters = Counters()
 
     @property
     def seconds(self) -> float:
@@ -36,11 +34,9 @@ class Meter:
 
     @property
     def wh(self) -> float | None:
-        """Energy of processors and cards as they report it; None where one part of the run could not be read."""
-        now = joules()
-        if now is None or self._joules is None or self._wh is None or now < self._joules:
-            return None
-        return self._wh + (now - self._joules) / WH
+        """Energy as the machine's counters report it; None where a part of the machine, or of the run, was not read."""
+        joules = self._counters.joules() if self._counters.whole else None
+        return None if joules is None or self._wh is None else self._wh + joules / WH
 
     def shown(self, loss: float, ce: float, kd: float) -> dict[str, str]:
         """What stands beside the progress bar."""
@@ -51,28 +47,3 @@ class Meter:
 
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"
-
-
-def joules() -> float | None:
-    """Energy counters of processor packages (RAPL) and cards (NVML) together, since they last began; None without."""
-    found = [*_packages(), *_cards()]
-    return sum(found) if found else None
-
-
-def _packages() -> list[float]:
-    try:
-        return [float(file.read_text("ascii")) / 1e6 for file in sorted(POWERCAP.glob("intel-rapl:?/energy_uj"))]
-    except (OSError, ValueError):  # only root may read it on most machines
-        return []
-
-
-def _cards() -> list[float]:
-    if find_spec("pynvml") is None:
-        return []
-    pynvml = import_module("pynvml")
-    try:
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3 for handle in handles]
-    except pynvml.NVMLError:
-        return []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from distill import counters
 from distill.errors import EnvironmentProblem
-from distill.train import meter, run, tracking
+from distill.train import run, tracking
 from distill.train.meter import Meter
 from tests.unit.train.conftest import make_config, metrics
 
@@ -41,8 +42,11 @@ def counter(tmp_path, monkeypatch):
     """An energy counter of one processor package, in a folder of our own."""
     folder = tmp_path / "intel-rapl:0"
     folder.mkdir()
-    monkeypatch.setattr(meter, "POWERCAP", tmp_path)
-    monkeypatch.setattr(meter, "_cards", list)
+    monkeypatch.setattr(counters, "POWERCAP", tmp_path)
+    monkeypatch.setattr(counters, "find_spec", lambda _: None)  # no cards
+    monkeypatch.setattr(counters, "ACCELERATORS", (tmp_path / "no card",))
+    (folder / "name").write_text("package-0\n")
+    (folder / "max_energy_range_uj").write_text("9000000000\n")
     file = folder / "energy_uj"
     file.write_text("1000000\n")
     return file
@@ -69,6 +73,12 @@ def test_what_is_not_known_is_unknown_and_never_0(counter):
 
 def test_energy_is_unknown_once_a_part_of_the_run_was(counter):
     assert Meter(tokens=0, seconds=0, wh=None, eur_per_hour=None).wh is None
+    broken = Meter(tokens=0, seconds=0, wh=1.0, eur_per_hour=None)
+    counter.unlink()
+    assert broken.wh is None
+
+
+def test_energy_goes_on_when_the_counter_begins_again(counter):
     turned = Meter(tokens=0, seconds=0, wh=1.0, eur_per_hour=None)
-    counter.write_text("5\n")  # the counter began again
-    assert turned.wh is None
+    counter.write_text("0\n")
+    assert turned.wh == pytest.approx(1.0 + 8999 / 3600)
