@@ -179,7 +179,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Type", "").partition(";")[0].strip() != "application/json":
             raise Problem(415, "send JSON")
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > MAX_BODY:
+        if not (length.isascii() and length.isdigit() and len(length) < 9) or int(length) > MAX_BODY:
             raise Problem(413, f"the body needs a length of at most {MAX_BODY} bytes")
         try:
             body = json.loads(self.rfile.read(int(length)))

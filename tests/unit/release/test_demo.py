@@ -140,6 +140,7 @@ def test_every_answer_forbids_the_page_to_load_or_send_anything_elsewhere(shown)
         ({"Origin": "https://evil.example"}, 403),
         ({"Content_Type": "text/plain"}, 415),
         ({"Content_Length": "99999999"}, 413),
+        ({"Content_Length": "²"}, 413),
     ],
 )
 def test_another_site_cannot_ask_through_the_browser(shown, headers, status):
