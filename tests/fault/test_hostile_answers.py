@@ -167,7 +167,7 @@ def test_a_slow_loris_is_dropped_at_the_deadline(tmp_path):
     with HostileTeacher(always("slow_loris")) as server:
         started = time.monotonic()
         outcomes, totals, _ = ask(server, tmp_path, ["one", "two"], policy)
-        assert time.monotonic() - started < 0.8 + 1.0
+        assert time.monotonic() - started < 8  # it would drip for a minute
         assert totals.balance.uncertain >= server.bill(PRICE)
     assert [o.completion.reject for o in outcomes] == ["timeout", "timeout"]
 
